@@ -1,0 +1,139 @@
+"""What a cluster file says, as frozen values. Made by :mod:`saf_env.spec.parse` only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["native", "container"]
+Role = Literal["head", "worker"]
+PythonSource = Literal["managed", "archive", "system"]
+
+DEFAULT_PORT = 6380
+"""First port of a cluster: the one after Redis's."""
+
+DEFAULT_PORTS_PER_NODE = 100
+"""Twelve that a node itself opens, and some 80 for its workers and drivers."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A packed interpreter (top folder ``python/``), pinned by digest.
+
+    Attributes:
+        file: a path relative to the cluster file, or an https address.
+        version: the CPython version inside, ``X.Y.Z``.
+        sha256: digest of the archive, 64 hex digits.
+    """
+
+    file: str
+    version: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class PythonSpec:
+    """Which CPython the cluster wants.
+
+    Attributes:
+        version: a version (``3.13``, ``3.13.7``) or a range (``>=3.11,<3.14``), as written.
+        source: where it must come from; None lets ``lock`` choose.
+        archives: packed interpreters by platform name, for source ``archive``.
+    """
+
+    version: str
+    source: PythonSource | None
+    archives: Mapping[str, Archive]
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """What is installed on the nodes.
+
+    Attributes:
+        requires: requirements (PEP 508) of every node.
+        groups: further requirements by group name; a node lists the groups it has.
+        driver: further requirements of the environment that the test driver runs in.
+        exclude_newer: no file uploaded after this date (RFC 3339 or ``YYYY-MM-DD``) is considered.
+    """
+
+    requires: tuple[str, ...]
+    groups: Mapping[str, tuple[str, ...]]
+    driver: tuple[str, ...]
+    exclude_newer: str | None
+
+
+@dataclass(frozen=True)
+class HostSpec:
+    """A machine.
+
+    Attributes:
+        name: its name in the cluster file.
+        address: the address that other hosts reach it by; None means this machine only (loopback).
+        platform: name of its platform; None means that of the machine that makes the lock.
+        ssh: ``name`` of the user's ssh config or ``user@host``; None means this machine.
+    """
+
+    name: str
+    address: str | None
+    platform: str | None
+    ssh: str | None
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """One Ray node as the cluster file wants it.
+
+    Attributes:
+        name: unique in the cluster.
+        host: name of the host it runs on.
+        kind: ``native`` or ``container``.
+        role: ``head`` or ``worker``.
+        groups: groups of the environment it has, sorted.
+        cpus: CPUs that Ray may schedule on it; None means all of the host's.
+        gpus: GPUs that Ray may schedule; None lets Ray find them.
+        memory: bytes that Ray may promise to tasks; None lets Ray choose.
+        object_store_memory: bytes of its object store; None lets Ray choose.
+        fallback: ``native`` lets a container node run natively where there is no Docker engine.
+        port: the first port of its block; None lets the plan choose.
+        resources: further Ray resources, name to amount.
+    """
+
+    name: str
+    host: str
+    kind: Kind
+    role: Role
+    groups: tuple[str, ...]
+    cpus: int | None
+    gpus: int | None
+    memory: int | None
+    object_store_memory: int | None
+    fallback: Literal["native"] | None
+    port: int | None
+    resources: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ClusterSpec:
+    """A whole cluster file.
+
+    Attributes:
+        name: name of the cluster.
+        port: the GCS port, and the first port of the first node's block.
+        ports_per_node: how many ports each node has for itself.
+        python, environment, hosts, nodes: the sections of the same names, in the file's order.
+    """
+
+    name: str
+    port: int
+    ports_per_node: int
+    python: PythonSpec
+    environment: EnvironmentSpec
+    hosts: Mapping[str, HostSpec]
+    nodes: tuple[NodeSpec, ...]
+
+    @property
+    def head(self) -> NodeSpec:
+        """The one head node."""
+        return next(n for n in self.nodes if n.role == "head")
