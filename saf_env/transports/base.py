@@ -1,0 +1,98 @@
+"""What every transport gives: a command run on a host, and its result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class CommandResult:
+    """A finished command.
+
+    Attributes:
+        argv: the command as it was run, never with a secret in it.
+        host: the host it ran on.
+        code: its exit code; negative is minus the signal that ended it.
+        stdout, stderr: all that it printed, as text (undecodable bytes replaced).
+        seconds: wall time.
+    """
+
+    argv: tuple[str, ...]
+    host: str
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the command exited with 0."""
+        return self.code == 0
+
+    def tail(self, lines: int = 15) -> str:
+        """The last ``lines`` lines that the command printed, stderr first choice."""
+        text = self.stderr.strip() or self.stdout.strip()
+        return "\n".join(text.splitlines()[-lines:])
+
+
+class Running(Protocol):
+    """A command that runs while the caller does something else."""
+
+    def poll(self) -> CommandResult | None:
+        """Its result once it has finished, else None."""
+        ...
+
+    def stop(self) -> None:
+        """End it and its group now; nothing when it has finished."""
+        ...
+
+
+class Transport(Protocol):
+    """Runs commands on one host. The only way that saf-env starts processes."""
+
+    host: str
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        timeout: float,
+        stdin: str = "",
+        cwd: str | None = None,
+    ) -> CommandResult:
+        """Run ``argv`` with exactly the environment ``env`` and wait for it.
+
+        Args:
+            argv: the command; its first word is a path or a name on ``env["PATH"]``.
+            env: the whole environment of the command; nothing is inherited.
+            timeout: seconds after which the command and its group are killed.
+            stdin: what the command reads.
+            cwd: the folder it runs in.
+
+        Raises:
+            CommandTimeoutError: the command took longer than ``timeout``.
+            HostUnreachableError: the host cannot be reached (never for the local one).
+            ToolchainError: there is no such program on the host.
+        """
+        ...
+
+    def stream(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        timeout: float,
+        cwd: str | None = None,
+    ) -> CommandResult:
+        """As :meth:`run`, with the command's output going straight to our own (stdout, stderr empty)."""
+        ...
+
+    def start(self, argv: Sequence[str], *, env: Mapping[str, str], stdin: str = "") -> Running:
+        """As :meth:`run`, without waiting. The caller polls it, and stops it when it has had enough.
+
+        Meant for commands that print little: what they print is kept in memory.
+        """
+        ...

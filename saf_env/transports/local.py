@@ -1,0 +1,160 @@
+"""This machine: commands run as child processes, each in its own group so that a time-out ends all of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+from saf_env.errors import CommandTimeoutError, ToolchainError
+from saf_env.transports.base import CommandResult
+
+
+class LocalTransport:
+    """Runs commands here.
+
+    Args:
+        host: the host's name in the cluster file, for messages.
+    """
+
+    def __init__(self, host: str = "this machine") -> None:
+        self.host = host
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        timeout: float,
+        stdin: str = "",
+        cwd: str | None = None,
+    ) -> CommandResult:
+        """See :meth:`saf_env.transports.base.Transport.run`."""
+        return self._execute(argv, env, timeout, cwd, stdin=stdin, capture=True)
+
+    def stream(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        timeout: float,
+        cwd: str | None = None,
+    ) -> CommandResult:
+        """See :meth:`saf_env.transports.base.Transport.stream`."""
+        return self._execute(argv, env, timeout, cwd, stdin="", capture=False)
+
+    def start(
+        self, argv: Sequence[str], *, env: Mapping[str, str], stdin: str = ""
+    ) -> LocalCommand:
+        """See :meth:`saf_env.transports.base.Transport.start`."""
+        return LocalCommand(self.host, argv, stdin, self._popen(argv, env, None, piped=True))
+
+    def _execute(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        timeout: float,
+        cwd: str | None,
+        *,
+        stdin: str,
+        capture: bool,
+    ) -> CommandResult:
+        started = time.monotonic()
+        process = self._popen(argv, env, cwd, piped=capture)
+        try:
+            stdout, stderr = process.communicate(stdin if capture else None, timeout=timeout)
+        except BaseException as error:
+            _end_group(process)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise CommandTimeoutError(
+                    f"{self.host}: {argv[0]} did not finish within {timeout:.0f} s",
+                    hint="the machine may be overloaded or a download stalled; try again",
+                ) from error
+            raise
+        return CommandResult(
+            argv=tuple(argv),
+            host=self.host,
+            code=process.returncode,
+            stdout=stdout or "",
+            stderr=stderr or "",
+            seconds=time.monotonic() - started,
+        )
+
+    def _popen(
+        self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None, *, piped: bool
+    ) -> subprocess.Popen[str]:
+        try:
+            return subprocess.Popen(
+                argv,
+                env=dict(env),
+                cwd=cwd,
+                stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if piped else None,
+                stderr=subprocess.PIPE if piped else None,
+                encoding="utf-8",
+                errors="replace",
+                start_new_session=True,
+            )
+        except (FileNotFoundError, PermissionError) as error:
+            raise ToolchainError(
+                f"{self.host}: cannot run {argv[0]}: {error.strerror}",
+                hint="run `saf-env check` to see what is missing on that host",
+            ) from error
+
+
+class LocalCommand:
+    """A command that runs on this machine; see :class:`saf_env.transports.base.Running`.
+
+    A thread reads what it prints, so that a full pipe never stops it.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        argv: Sequence[str],
+        stdin: str,
+        process: subprocess.Popen[str],
+    ) -> None:
+        self._host = host
+        self._argv = tuple(argv)
+        self._process = process
+        self._result: CommandResult | None = None
+        self._started = time.monotonic()
+        self._reader = threading.Thread(target=self._communicate, args=(stdin,), daemon=True)
+        self._reader.start()
+
+    def _communicate(self, stdin: str) -> None:
+        stdout, stderr = self._process.communicate(stdin)
+        self._result = CommandResult(
+            argv=self._argv,
+            host=self._host,
+            code=self._process.returncode,
+            stdout=stdout,
+            stderr=stderr,
+            seconds=time.monotonic() - self._started,
+        )
+
+    def poll(self) -> CommandResult | None:
+        """See :meth:`saf_env.transports.base.Running.poll`."""
+        return self._result
+
+    def stop(self) -> None:
+        """See :meth:`saf_env.transports.base.Running.stop`."""
+        if self._result is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._reader.join(timeout=2.0)
+
+
+def _end_group(process: subprocess.Popen[str]) -> None:
+    """Ask the command's group to end, then make it: interrupt, then kill after two seconds."""
+    for sign, grace in ((signal.SIGINT, 2.0), (signal.SIGKILL, 2.0)):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sign)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=grace)
+            return

@@ -1,0 +1,172 @@
+"""uv, run over a transport with an environment of our own making.
+
+uv reads the user's own index settings (``UV_DEFAULT_INDEX``, ``UV_INDEX_URL``, its user-level
+configuration file) and nothing else of ours: cache, interpreters and link mode are set here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from saf_env.errors import SafEnvError, ToolchainError
+from saf_env.platforms import PLATFORMS
+from saf_env.transports.base import CommandResult, Transport
+
+# What a company network needs, and what uv's own index settings are called.
+_PASSED = (
+    "HOME",
+    "PATH",
+    "LANG",
+    "USER",
+    "TMPDIR",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "SSL_CLIENT_CERT",
+    "NETRC",
+    "ALL_PROXY",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "all_proxy",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+    "XDG_CONFIG_HOME",
+)
+_PASSED_UV = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
+_PASSED_UV_MORE = (
+    "UV_INDEX_STRATEGY",
+    "UV_KEYRING_PROVIDER",
+    "UV_NATIVE_TLS",
+    "UV_OFFLINE",
+    "UV_PYTHON_INSTALL_MIRROR",
+    "UV_HTTP_TIMEOUT",
+    "UV_HTTP_RETRIES",
+    "UV_INSECURE_HOST",
+)
+
+
+def cache_root(home: Path, environ: Mapping[str, str] = os.environ) -> Path:
+    """Where downloads are kept: ``SAF_ENV_CACHE``, else ``.saf/cache`` of the project ``home``."""
+    return Path(environ.get("SAF_ENV_CACHE") or home / ".saf" / "cache")
+
+
+@dataclass(frozen=True)
+class Uv:
+    """One uv binary of one project.
+
+    Attributes:
+        transport: where it runs.
+        binary: its absolute path there.
+        home: the project folder there.
+        environ: the environment to take index, proxy and certificate settings from.
+    """
+
+    transport: Transport
+    binary: Path
+    home: Path
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+
+    def variables(self) -> dict[str, str]:
+        """The environment that uv gets."""
+        names = (*_PASSED, *_PASSED_UV, *_PASSED_UV_MORE)
+        passed = {k: v for k in names if (v := self.environ.get(k)) is not None}
+        credentials = {
+            k: v for k, v in self.environ.items() if k.startswith("UV_INDEX_") and k not in passed
+        }
+        return {
+            **passed,
+            **credentials,
+            "UV_CACHE_DIR": str(cache_root(self.home, self.environ) / "uv"),
+            "UV_PYTHON_INSTALL_DIR": str(self.home / ".saf" / "python"),
+            "UV_PYTHON_INSTALL_BIN": "0",
+            "UV_NO_PROGRESS": "1",
+            "NO_COLOR": "1",
+        }
+
+    def run(
+        self,
+        args: Sequence[str],
+        *,
+        timeout: float = 600.0,
+        cwd: Path | None = None,
+        extra: Mapping[str, str] | None = None,
+        stdin: str = "",
+    ) -> CommandResult:
+        """Run ``uv args`` and return its result, whatever its exit code.
+
+        Args:
+            args: uv's arguments, its name left out.
+            timeout: seconds.
+            cwd: the folder it runs in; its parents' ``pyproject.toml`` and ``uv.toml`` are read by
+                uv, so give a folder of our own. Default: ``.saf`` of the project.
+            extra: further variables.
+            stdin: what it reads.
+        """
+        return self.transport.run(
+            [str(self.binary), *args],
+            env={**self.variables(), **(extra or {})},
+            timeout=timeout,
+            stdin=stdin,
+            cwd=str(cwd or self.home / ".saf"),
+        )
+
+
+def uv_binary(home: Path) -> Path:
+    """Where ``make`` puts the pinned uv; see :func:`saf_env.uv.pinned_version`."""
+    return home / ".saf" / "uv" / pinned_version() / "bin" / "uv"
+
+
+def find_uv(home: Path, environ: Mapping[str, str] = os.environ) -> Uv:
+    """The pinned uv on this machine: the one on ``PATH`` if it is exactly the pin, else ``.saf``'s.
+
+    Args:
+        home: the project folder.
+        environ: where ``PATH`` and uv's index, proxy and certificate settings are taken from.
+
+    Raises:
+        ToolchainError: neither is there.
+    """
+    from saf_env.transports.local import LocalTransport
+
+    transport = LocalTransport()
+    on_path = shutil.which("uv", path=environ.get("PATH", ""))
+    if on_path:
+        candidate = Uv(transport, Path(on_path).absolute(), home, environ)
+        with contextlib.suppress(SafEnvError):
+            said = candidate.run(["--version"], timeout=10.0, cwd=Path("/"))
+            if said.ok and said.stdout.split()[:2] == ["uv", pinned_version()]:
+                return candidate
+    own = uv_binary(home)
+    if own.is_file():
+        return Uv(transport, own, home, environ)
+    raise ToolchainError(
+        f"uv {pinned_version()} is neither on PATH nor in {own.parent}",
+        hint="run `make` in the project folder: it fetches the pinned uv",
+    )
+
+
+def pinned_version() -> str:
+    """The exact uv version that saf-env works with, from ``uv-pin.txt``."""
+    return _pin().split("uv==", 1)[1].split()[0]
+
+
+def pinned_wheels() -> dict[str, str]:
+    """SHA-256 of the wheel of the pinned uv, by platform name, from ``uv-pin.txt``."""
+    wheels = {}
+    for line in _pin().splitlines():
+        digest = re.search(r"--hash=sha256:([0-9a-f]{64})", line)
+        for platform in PLATFORMS.values():
+            if digest and platform.marker in line:
+                wheels[platform.name] = digest[1]
+    return wheels
+
+
+def _pin() -> str:
+    return (Path(__file__).parent / "uv-pin.txt").read_text(encoding="utf-8")

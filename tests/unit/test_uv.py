@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from saf_env.errors import ToolchainError
+from saf_env.platforms import PLATFORMS
+from saf_env.transports.local import LocalTransport
+from saf_env.uv import Uv, cache_root, find_uv, pinned_version, pinned_wheels, uv_binary
+
+HOME = Path("/project")
+
+
+def variables(**environ: str) -> dict[str, str]:
+    return Uv(LocalTransport(), Path("/uv"), HOME, environ).variables()
+
+
+def test_uv_gets_our_folders_and_nothing_of_the_users_python() -> None:
+    given = variables(HOME="/home/u", PYTHONPATH="/evil", VIRTUAL_ENV="/venv", UV_EXCLUDE_NEWER="x")
+    assert given["UV_CACHE_DIR"] == "/project/.saf/cache/uv"
+    assert given["UV_PYTHON_INSTALL_DIR"] == "/project/.saf/python"
+    assert given["HOME"] == "/home/u"
+    assert not {"PYTHONPATH", "VIRTUAL_ENV", "UV_EXCLUDE_NEWER"} & set(given)
+
+
+def test_index_proxy_and_certificates_are_passed() -> None:
+    wanted = {
+        "UV_DEFAULT_INDEX": "https://mirror.test/simple",
+        "UV_INDEX_CORP_USERNAME": "u",
+        "UV_INDEX_CORP_PASSWORD": "p",
+        "HTTPS_PROXY": "http://proxy.test:3128",
+        "SSL_CERT_FILE": "/ca.pem",
+    }
+    assert wanted.items() <= variables(**wanted).items()
+
+
+def test_the_cache_can_be_elsewhere() -> None:
+    assert cache_root(HOME, {"SAF_ENV_CACHE": "/cache"}) == Path("/cache")
+    assert cache_root(HOME, {"SAF_ENV_CACHE": ""}) == HOME / ".saf" / "cache"
+
+
+def test_the_pin_has_a_wheel_for_every_platform() -> None:
+    assert set(pinned_wheels()) == set(PLATFORMS)
+    assert len(set(pinned_wheels().values())) == len(PLATFORMS)
+    assert all(part.isdigit() for part in pinned_version().split("."))
+
+
+def test_uv_of_the_project(tmp_path: Path) -> None:
+    with pytest.raises(ToolchainError, match=f"uv {pinned_version()} is neither") as caught:
+        find_uv(tmp_path, {"PATH": ""})
+    assert "`make`" in caught.value.hint
+    binary = uv_binary(tmp_path)
+    binary.parent.mkdir(parents=True)
+    binary.touch()
+    assert find_uv(tmp_path, {"PATH": ""}).binary == binary
