@@ -1,0 +1,145 @@
+"""The plan: a cluster file and its lock, resolved to what each node must be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from saf_env.lock.model import EnvironmentLock, Interpreter
+from saf_env.spec.model import Kind, Role
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Every port that one node listens on. ``None`` where only the head has one.
+
+    Ray's own names are used, less the word "port". Workers take theirs from
+    ``min_worker..max_worker``, both included.
+    """
+
+    node_manager: int
+    object_manager: int
+    runtime_env_agent: int
+    dashboard_agent_listen: int
+    dashboard_agent_grpc: int
+    metrics_export: int
+    min_worker: int
+    max_worker: int
+    gcs: int | None = None
+    dashboard: int | None = None
+    dashboard_metrics: int | None = None
+    ray_client_server: int | None = None
+
+    def fixed(self) -> dict[str, int]:
+        """Name and number of every port that the node itself opens, workers' left out."""
+        skip = ("min_worker", "max_worker")
+        return {k: v for k, v in vars(self).items() if v is not None and k not in skip}
+
+
+@dataclass(frozen=True)
+class EnvironmentPlan:
+    """One environment on one platform, built by one interpreter.
+
+    Attributes:
+        key: folder name under ``.saf/envs``: name, platform and a digest of all that goes in.
+        lock: its requirements.
+        interpreter: the CPython it is made with.
+        packages: exact version by normalised name, as the lock's markers give for the platform.
+        path: the folder, absolute, on the host.
+        uv_version: exact version of the uv that installs it.
+    """
+
+    key: str
+    lock: EnvironmentLock
+    interpreter: Interpreter
+    packages: Mapping[str, str]
+    path: Path
+    uv_version: str
+
+    @property
+    def python(self) -> Path:
+        """The environment's interpreter."""
+        return self.path / "bin" / "python"
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """What one node must be.
+
+    Attributes:
+        name, host, role, groups, platform: as in the cluster file; ``platform`` is where it runs.
+        kind: how it runs. A container node with ``fallback = "native"`` on a host without a Docker
+            engine runs natively; ``fallback_reason`` then says why, else it is empty.
+        address: the address (or name) that Ray is told to advertise.
+        ports: every port of its block.
+        cpus, gpus, memory, object_store_memory: as in the cluster file; None lets Ray choose.
+        resources: Ray resources, ``saf_node_<name>`` among them.
+        labels: Ray node labels, values as text.
+        variables: environment variables that Ray and its workers get, none of them secret.
+        environment: what is installed.
+        fingerprint: digest of interpreter build, platform-independent versions and packages.
+        temp_dir: Ray's ``--temp-dir``: a short path in the cluster's own temp folder.
+    """
+
+    name: str
+    host: str
+    kind: Kind
+    fallback_reason: str
+    role: Role
+    platform: str
+    groups: tuple[str, ...]
+    address: str
+    ports: Ports
+    cpus: int | None
+    gpus: int | None
+    memory: int | None
+    object_store_memory: int | None
+    resources: Mapping[str, float]
+    labels: Mapping[str, str]
+    variables: Mapping[str, str]
+    environment: EnvironmentPlan
+    fingerprint: str
+    temp_dir: Path
+
+
+@dataclass(frozen=True)
+class ClusterPlan:
+    """What the whole cluster must be.
+
+    Attributes:
+        name: name of the cluster.
+        home: the folder of the cluster file; ``.saf`` and ``lockfiles`` lie in it.
+        address: ``host:port`` of the GCS.
+        lock_sha256: digest of the lock it was made from.
+        nodes: the head first, then the workers in the cluster file's order.
+        driver: the environment of the test driver, on this machine.
+    """
+
+    name: str
+    home: Path
+    address: str
+    lock_sha256: str
+    nodes: tuple[NodePlan, ...]
+    driver: EnvironmentPlan
+
+    @property
+    def head(self) -> NodePlan:
+        """The head node."""
+        return self.nodes[0]
+
+    @property
+    def folder(self) -> Path:
+        """The cluster's temp folder on every host; its name is the id that marks our processes."""
+        return self.head.temp_dir.parent
+
+    def node(self, name: str) -> NodePlan:
+        """The node called ``name``.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)
