@@ -1,0 +1,133 @@
+"""What a check is: a named requirement, judged from a plan and facts, giving findings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from saf_env.plan.model import ClusterPlan, NodePlan
+
+Level = Literal["ok", "warn", "fail", "skip"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The verdict of one check on one node.
+
+    Attributes:
+        id: stable name of the check, as in ``saf-env check --only ID``.
+        node: name of the node.
+        level: ``fail`` stops a join, ``warn`` does not, ``skip`` says why nothing could be judged.
+        summary: one line: what is so.
+        evidence: what was seen, as short text; empty when the summary says it all.
+        hint: what to do next; empty when nothing is to be done.
+    """
+
+    id: str
+    node: str
+    level: Level
+    summary: str
+    evidence: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check says; a :class:`Finding` without the names."""
+
+    level: Level
+    summary: str
+    evidence: str = ""
+    hint: str = ""
+
+
+class UnknownFactError(Exception):
+    """A fact that a check needs could not be gathered; the message says why."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """All that a check may look at.
+
+    Attributes:
+        cluster: the plan of the cluster.
+        node: the node that is judged.
+        facts: what :func:`saf_env.probe.gather` gave for it, and ``user_variables``.
+        lock_reasons: why the lock is stale; empty when it is fresh.
+        running: whether this node of ours is already up, so that its own processes are in order.
+    """
+
+    cluster: ClusterPlan
+    node: NodePlan
+    facts: Mapping[str, Any]
+    lock_reasons: Sequence[str] = field(default=())
+    running: bool = False
+
+    def fact(self, name: str) -> Any:
+        """The fact called ``name``, see :mod:`saf_env.probe`.
+
+        Raises:
+            UnknownFactError: it could not be gathered.
+        """
+        known = self.facts["facts"]
+        if name not in known:
+            reason = self.facts["unknown"].get(name, "the probe did not look")
+            raise UnknownFactError(reason)
+        return known[name]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One named requirement.
+
+    Attributes:
+        id: its stable name.
+        scope: what it is about: the ``node`` alone, or its place in the ``cluster``.
+        level: the worst it can say.
+        title: what must be so, in a few words.
+        judge: gives the verdict; it never runs a command.
+        explain: why it matters and what it looks at, for ``saf-env check --explain``.
+    """
+
+    id: str
+    scope: Literal["node", "cluster"]
+    level: Level
+    title: str
+    judge: Callable[[Case], Verdict]
+    explain: str
+
+
+def ok(summary: str, evidence: str = "") -> Verdict:
+    """The requirement is met."""
+    return Verdict("ok", summary, evidence)
+
+
+def warn(summary: str, evidence: str = "", hint: str = "") -> Verdict:
+    """The requirement is not met in a way that does not stop a join."""
+    return Verdict("warn", summary, evidence, hint)
+
+
+def fail(summary: str, evidence: str = "", hint: str = "") -> Verdict:
+    """The requirement is not met, and the node may not join."""
+    return Verdict("fail", summary, evidence, hint)
+
+
+def to_json(findings: Sequence[Finding]) -> dict[str, Any]:
+    """What ``saf-env check --json`` prints; its schema is ``schemas/check.json``."""
+    return {
+        "schema": 1,
+        "ok": all(finding.level != "fail" for finding in findings),
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def gib(size: int) -> str:
+    """``size`` bytes for people."""
+    return f"{size / 2**30:.1f} GiB"
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """``names`` in one line, the first ``most`` of them."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

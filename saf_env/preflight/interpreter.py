@@ -1,0 +1,98 @@
+"""Checks of the interpreter: its version, its build, and that nothing else runs in it."""
+
+from __future__ import annotations
+
+from saf_env.plan.fingerprint import actual_build
+from saf_env.preflight.base import Case, Check, Verdict, fail, listed, ok, warn
+
+_REBUILD = "run `saf-env check --fix`, which makes the environment anew"
+
+
+def python_version(case: Case) -> Verdict:
+    """The exact version, and CPython."""
+    seen, wanted = case.fact("interpreter"), case.node.environment.interpreter.version
+    found = f"{seen['implementation']} {seen['version']}"
+    if found == f"cpython {wanted}":
+        return ok(f"CPython {wanted}")
+    return fail("another version of Python", f"expected cpython {wanted}, found {found}", _REBUILD)
+
+
+def python_build(case: Case) -> Verdict:
+    """The build that the lock pins, by digest; same version but another build is a fail."""
+    case.fact("environment")
+    seen, wanted = case.fact("interpreter"), case.node.environment.interpreter
+    build, sha256 = actual_build(case.facts["facts"])
+    if seen["free_threaded"] or seen["debug"]:
+        return fail("a free-threaded or debug build of Python", seen["build"], _REBUILD)
+    if (build, sha256) == (wanted.build, wanted.sha256):
+        return ok(f"build {wanted.build}", f"digest {seen['digest'][:12]}")
+    expected = f"expected {wanted.build}, digest {wanted.sha256[:12]}"
+    return fail(
+        "another build of Python",
+        f"{expected}; found {build}, digest {sha256[:12]}, at {seen['executable']}",
+        _REBUILD
+        + "; if the system's Python was upgraded, run `saf-env lock --python-source system` first",
+    )
+
+
+def python_isolated(case: Case) -> Verdict:
+    """Nothing runs at the interpreter's start that is not in the lock."""
+    seen, environment = case.fact("isolation"), case.fact("environment")
+    if environment["system_site"]:
+        return fail(
+            "the environment also sees the system's packages",
+            "include-system-site-packages in pyvenv.cfg",
+            _REBUILD,
+        )
+    if seen["startup"]:
+        return fail(
+            "code from outside of the lock runs at every start", listed(seen["startup"]), _REBUILD
+        )
+    shadowing = [
+        name for name in ("PYTHONPATH", "PYTHONHOME") if name in case.facts["user_variables"]
+    ]
+    if shadowing:
+        return warn(
+            f"{' and '.join(shadowing)} set in your shell",
+            "saf-env's nodes run without, a driver that you start yourself does not",
+            f"unset {' '.join(shadowing)}",
+        )
+    if seen["base"]:
+        return warn(
+            "the interpreter's own library has a start-up hook",
+            listed(seen["base"]),
+            "lock a managed interpreter with `saf-env lock --python-source managed`",
+        )
+    return ok("nothing from outside of the lock runs at start")
+
+
+CHECKS = (
+    Check(
+        "python-version",
+        "node",
+        "fail",
+        "the exact version of CPython",
+        python_version,
+        "Ray refuses a join when nodes differ in Python's patch version. The interpreter of the "
+        "node's environment must be CPython in exactly the version of the lock.",
+    ),
+    Check(
+        "python-build",
+        "node",
+        "fail",
+        "the build of CPython that is locked",
+        python_build,
+        "Two builds of one version may differ in compiled-in libraries and options. The digest of "
+        "the binary and its shared library must be that of the lock, or, for an unpacked archive, "
+        "the one it had when its archive was verified.",
+    ),
+    Check(
+        "python-isolated",
+        "node",
+        "fail",
+        "only locked code runs in the interpreter",
+        python_isolated,
+        "A .pth file, a sitecustomize or a PYTHONPATH puts other code before the locked packages. "
+        "Only what a locked package brought is accepted.",
+    ),
+)

@@ -1,0 +1,42 @@
+"""Checks of who may get in."""
+
+from __future__ import annotations
+
+from saf_env.preflight.base import Case, Check, Verdict, fail, ok
+
+_NEW = "stop the cluster with `saf-env down`, remove the file, then run `saf-env check --fix`"
+
+
+def token(case: Case) -> Verdict:
+    """There is a token, readable by its owner only, in a form that Ray takes whole."""
+    seen = case.fact("token")
+    path = seen["path"]
+    if not seen["present"]:
+        return fail("there is no token", path, "run `saf-env check --fix` or `saf-env up`")
+    if seen["link"] or not seen["file"]:
+        return fail("the token is not a plain file", path, _NEW)
+    if seen["owner"] != seen["uid"]:
+        evidence = f"{path} belongs to user {seen['owner']}, not {seen['uid']}"
+        return fail("the token belongs to another user", evidence, _NEW)
+    if seen["mode"] & 0o177:
+        return fail(
+            "others may read the token",
+            f"{path} has mode {seen['mode']:04o}",
+            f"chmod 600 {path}, and if others have been on this machine, make a new one: {_NEW}",
+        )
+    if seen["problems"]:
+        return fail("the token cannot be used", f"{path}: {'; '.join(seen['problems'])}", _NEW)
+    return ok("present, readable by you only", f"digest {seen['sha256'][:12]}")
+
+
+CHECKS = (
+    Check(
+        "token",
+        "node",
+        "fail",
+        "a token that only you can read",
+        token,
+        "Ray's ports are open on all addresses; the token keeps others out. White space around it "
+        "would become part of it on some nodes and not on others.",
+    ),
+)

@@ -1,0 +1,637 @@
+"""What a node actually is: facts as JSON, gathered on the node, changing nothing there.
+
+One file, standard library only, Python 3.9 or newer, because it runs where saf-env is not
+installed: ``<environment's python> -I -S probe.py`` with a request on stdin, or inside a Ray
+worker, where this source is executed and :func:`gather` called. ``probe.py --interpreter`` looks
+at the interpreter only. Nothing is judged here; that is :mod:`saf_env.preflight`.
+
+In comes a request (see :func:`gather`), out go ``{"schema": 1, "facts": {...}, "unknown": {...}}``:
+``unknown`` says for each fact that could not be had, why. A token or the value of a variable that
+may hold one is never among the facts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import sysconfig
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # the module typing is slow to import, and only its names are needed
+    from collections.abc import Mapping
+    from typing import Any
+
+SCHEMA = 1
+MARKER = "saf-env.json"
+MANIFEST = "saf-env-files.json"
+MARK_VARIABLE = "SAF_ENV_NODE"
+_OWN_FILES = (MARKER, MANIFEST)
+_LISTED = 20  # names of files shown for one fact; the count is always exact
+
+
+# The interpreter
+
+
+def base_interpreter() -> str:
+    """The real path of the interpreter's binary, below all environments and links."""
+    return os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
+
+
+def shared_library(binary: bytes) -> str:
+    """The path of the ``libpython`` that the interpreter's binary loads, or ``""``.
+
+    A build may come with a shared library that its own binary does not use (Debian's does), so
+    what counts is whether the binary names it.
+    """
+    wanted = ("LIBDIR", "PYTHONFRAMEWORKPREFIX", "INSTSONAME", "LDLIBRARY")
+    libdir, framework, *names = (str(v or "") for v in sysconfig.get_config_vars(*wanted))
+    for name in names:
+        if not os.path.basename(name) or os.path.basename(name).encode() + b"\0" not in binary:
+            continue
+        for folder in (os.path.join(sys.base_prefix, "lib"), libdir, framework):
+            path = os.path.join(folder, name)
+            if folder and os.path.isfile(path):
+                return os.path.realpath(path)
+    return ""
+
+
+def interpreter_digest() -> str:
+    """SHA-256 over the interpreter's binary and, when it loads one, then its shared library."""
+    return _interpreter_files()[0]
+
+
+def _interpreter_files() -> tuple[str, str]:
+    """The digest, and the path of the shared library."""
+    with open(base_interpreter(), "rb") as file:
+        binary = file.read()
+    digest = hashlib.sha256(binary)
+    library = shared_library(binary)
+    if library:
+        with open(library, "rb") as file:
+            digest.update(file.read())
+    return digest.hexdigest(), library
+
+
+def interpreter(_request: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Who the running interpreter is."""
+    v = sys.version_info
+    digest, library = _interpreter_files()
+    level = {"final": "", "alpha": f"a{v.serial}", "beta": f"b{v.serial}"}
+    return {
+        "implementation": sys.implementation.name,
+        "version": f"{v.major}.{v.minor}.{v.micro}" + level.get(v.releaselevel, f"rc{v.serial}"),
+        "build": " ".join(sys.version.split()),
+        "machine": os.uname().machine,
+        "sys_platform": sys.platform,
+        "executable": base_interpreter(),
+        "library": library,
+        "digest": digest,
+        "free_threaded": "t" in sys.abiflags,
+        "debug": "d" in sys.abiflags,
+    }
+
+
+# The environment: the folder that the running interpreter belongs to
+
+
+def _prefix() -> str:
+    """The environment's folder; ``sys.prefix`` does not say under ``-S`` before Python 3.14."""
+    found = os.path.dirname(os.path.dirname(sys.executable))
+    found = sys.prefix if sys.prefix != sys.base_prefix else found
+    if not os.path.isfile(os.path.join(found, "pyvenv.cfg")):
+        raise ValueError("the interpreter does not belong to an environment")
+    return found
+
+
+def _site_packages() -> str:
+    major, minor = sys.version_info[:2]
+    return os.path.join(_prefix(), "lib", f"python{major}.{minor}", "site-packages")
+
+
+def _read_json(path: str) -> dict[str, Any] | None:
+    try:
+        with open(path, "rb") as file:
+            value = json.loads(file.read())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def environment(_request: dict[str, Any]) -> dict[str, Any]:
+    """The environment's folder, and the marker that saf-env left in it (None: there is none)."""
+    prefix = _prefix()
+    with open(os.path.join(prefix, "pyvenv.cfg"), encoding="utf-8") as file:
+        lines = [line.partition("=") for line in file]
+    settings = {key.strip(): value.strip() for key, _, value in lines}
+    return {
+        "path": prefix,
+        "marker": _read_json(os.path.join(prefix, MARKER)),
+        "system_site": settings.get("include-system-site-packages", "").lower() != "false",
+    }
+
+
+def packages(_request: dict[str, Any]) -> list[Any]:
+    """Name (normalised) and version of every installed distribution, as pairs."""
+    return distributions(_site_packages())
+
+
+def distributions(site: str) -> list[Any]:
+    """The same of one folder; a distribution is known by its folder of metadata."""
+    found = []
+    for name in sorted(os.listdir(site)):
+        stem, suffix = os.path.splitext(name)
+        if suffix in (".dist-info", ".egg-info", ".egg-link", ".egg"):
+            project, _, version = stem.partition("-")
+            found.append([project.lower().replace("_", "-").replace(".", "-"), version])
+    return found
+
+
+def isolation(_request: dict[str, Any]) -> dict[str, Any]:
+    """What would run at the interpreter's start that is not in the lock.
+
+    ``startup`` are files of the environment that nothing installed explains, ``base`` those in the
+    interpreter's own standard library.
+    """
+    site, stdlib = _site_packages(), os.path.dirname(os.__file__)
+    hooks = ("sitecustomize", "usercustomize")
+    startup = [n for n in os.listdir(site) if n.endswith(".pth") or n.split(".")[0] in hooks]
+    if startup:
+        known = _manifest(_prefix()).get(os.path.relpath(site, _prefix()), [0, 0, {}])[2]
+        startup = sorted(name for name in startup if name not in known)
+    base = [n for n in sorted(os.listdir(stdlib)) if n.split(".")[0] in hooks]
+    return {
+        "startup": [os.path.join(site, name) for name in startup],
+        "base": [os.path.join(stdlib, name) for name in base],
+    }
+
+
+def _manifest(root: str) -> dict[str, Any]:
+    """Folder to [ctime_ns, inode, {file: [size, ctime_ns, inode, sha256]}] of the environment."""
+    folders: dict[str, Any] = (_read_json(os.path.join(root, MANIFEST)) or {}).get("folders", {})
+    return folders
+
+
+def file_digest(path: str) -> str:
+    """SHA-256 of a file; of the target's name for a link."""
+    if os.path.islink(path):
+        return hashlib.sha256(b"link:" + os.fsencode(os.readlink(path))).hexdigest()
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def digests(paths: list[str], sizes: list[int]) -> dict[str, str | None]:
+    """SHA-256 by path (None: unreadable), in two threads, big files first, small ones in lots."""
+    import threading
+
+    order = sorted(range(len(paths)), key=sizes.__getitem__, reverse=True)
+    big = sum(size > 1 << 20 for size in sizes)
+    small = range(big, len(order), 64)
+    lots = iter([[i] for i in order[:big]] + [order[i : i + 64] for i in small])
+    found: dict[str, str | None] = {}
+
+    def work() -> None:
+        for lot in lots:
+            for i in lot:
+                try:
+                    found[paths[i]] = file_digest(paths[i])
+                except OSError:
+                    found[paths[i]] = None
+
+    helper = threading.Thread(target=work)
+    if len(paths) > 64:
+        helper.start()
+    work()
+    if helper.ident is not None:
+        helper.join()
+    return found
+
+
+def files(request: dict[str, Any]) -> dict[str, Any]:
+    """Files of the environment against the manifest, written when all of them were verified.
+
+    A file whose size, change time and inode are those of the manifest is taken as unchanged; any
+    other is hashed, and with ``deep`` every file is. The change time cannot be set by a program,
+    unlike the modification time. A folder whose change time is the same has no new file.
+    """
+    root = _prefix()
+    with open(os.path.join(root, MANIFEST), "rb") as file:
+        raw = file.read()
+    folders = json.loads(raw)["folders"]
+    missing, foreign, doubtful, count = [], [], {}, 0
+    deep = bool(request.get("deep"))
+    for folder, (changed_at, inode, known) in folders.items():
+        base = os.path.join(root, folder) if folder else root
+        count += len(known)
+        try:
+            seen = os.lstat(base)
+            handle = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            missing.append(folder)
+            continue
+        if (seen.st_ctime_ns, seen.st_ino) != (changed_at, inode):
+            foreign += _strangers(base, folder, known, folders)
+        for name, (*expected, sha256) in known.items():
+            try:
+                seen = os.stat(name, dir_fd=handle, follow_symlinks=False)
+            except OSError:
+                missing.append(os.path.join(folder, name))
+                continue
+            if deep or [seen.st_size, seen.st_ctime_ns, seen.st_ino] != expected:
+                doubtful[base + "/" + name] = (sha256, seen.st_size)
+        os.close(handle)
+    actual = digests(list(doubtful), [size for _, size in doubtful.values()])
+    changed = [p for p, (sha256, _) in doubtful.items() if actual[p] != sha256]
+    changed = [os.path.relpath(p, root) for p in changed if not _sound_bytecode(p)]
+    return {
+        "files": count,
+        "hashed": len(doubtful),
+        "manifest_sha256": hashlib.sha256(raw).hexdigest(),
+        "changed": [len(changed), sorted(changed)[:_LISTED]],
+        "missing": [len(missing), sorted(missing)[:_LISTED]],
+        "foreign": [len(foreign), sorted(foreign)[:_LISTED]],
+    }
+
+
+def _strangers(base: str, folder: str, known: dict[str, Any], folders: dict[str, Any]) -> list[Any]:
+    """Entries of a folder that the manifest does not have; bytecode of a known source is none."""
+    found = []
+    for name in os.listdir(base):
+        path = os.path.join(folder, name)
+        if name in known or path in folders or (not folder and name in _OWN_FILES):
+            continue
+        if name == "__pycache__":
+            found += _strangers(os.path.join(base, name), path, {}, folders)
+        elif not _sound_bytecode(os.path.join(base, name)):
+            found.append(path)
+    return found
+
+
+def _sound_bytecode(path: str) -> bool:
+    """Whether ``path`` is a ``.pyc`` that its source compiles to, or one this interpreter ignores.
+
+    Python rewrites bytecode whenever a source's time changed, so its bytes may differ rightfully.
+    The source itself is judged as a file of its own.
+    """
+    folder, name = os.path.split(path)
+    if not (folder.endswith("/__pycache__") and name.endswith(".pyc")) or os.path.islink(path):
+        return False
+    tag = f".{sys.implementation.cache_tag}"
+    if tag not in name:
+        return True
+    import marshal
+
+    stem, _, suffix = name[: -len(".pyc")].partition(tag)
+    source = os.path.join(os.path.dirname(folder), stem + ".py")
+    level = int(suffix[len(".opt-") :]) if suffix.startswith(".opt-") else 0
+    try:
+        with open(path, "rb") as file:
+            code = marshal.loads(file.read()[16:])
+        with open(source, "rb") as file:
+            text = file.read()
+        return bool(compile(text, source, "exec", dont_inherit=True, optimize=level) == code)
+    except (OSError, ValueError, EOFError, TypeError, SyntaxError):
+        return False
+
+
+# The machine
+
+
+def platform(_request: dict[str, Any]) -> dict[str, Any]:
+    """Operating system, architecture and CPUs."""
+    name = os.uname()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "sys_platform": sys.platform,
+        "machine": name.machine,
+        "system": name.sysname + " " + name.release,
+        "hostname": name.nodename,
+        "cpus": usable,
+        "uid": os.getuid(),
+    }
+
+
+def memory(_request: dict[str, Any]) -> dict[str, Any]:
+    """Bytes of memory in all and available, a control group's limit respected."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if sys.platform == "darwin":
+        return {"total": total, "available": vm_stat_available(_output(["/usr/bin/vm_stat"]))}
+    with open("/proc/meminfo", encoding="ascii") as file:
+        rows = dict(line.split(":", 1) for line in file)
+    available = int(rows["MemAvailable"].split()[0]) * 1024
+    for limit, used in _cgroup_memory():
+        total, available = min(total, limit), min(available, limit - used)
+    return {"total": total, "available": available}
+
+
+def _cgroup_memory() -> list[Any]:
+    """Limit and use in bytes of every control group above this process that has a limit."""
+    group = "/"
+    with open("/proc/self/cgroup", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("0::"):
+                group = line[3:].strip()
+    parts = group.strip("/").split("/")
+    folders = ["/sys/fs/cgroup/" + "/".join(parts[:n]) for n in range(len(parts) + 1)]
+    names = [(f + "/memory.max", f + "/memory.current") for f in folders]
+    old = "/sys/fs/cgroup/memory/memory."
+    found = []
+    for limit, used in [*names, (old + "limit_in_bytes", old + "usage_in_bytes")]:
+        try:
+            with open(limit, encoding="ascii") as first, open(used, encoding="ascii") as second:
+                found.append((int(first.read()), int(second.read())))
+        except (OSError, ValueError):  # no such group, or the limit is "max"
+            continue
+    return found
+
+
+def vm_stat_available(text: str) -> int:
+    """Bytes that macOS can hand out, from the output of ``vm_stat``."""
+    page = int(text.partition("page size of")[2].split(maxsplit=1)[0])
+    rows = dict(line.split(":", 1) for line in text.splitlines()[1:] if ":" in line)
+    kinds = ("Pages free", "Pages inactive", "Pages speculative", "Pages purgeable")
+    return page * sum(int(rows[k].strip(" .")) for k in kinds if k in rows)
+
+
+def disk(request: dict[str, Any]) -> list[Any]:
+    """Bytes in all and free, of the disks that the request's ``folders`` are or will be on."""
+    found = []
+    for purpose, folder in request["folders"].items():
+        path = folder
+        while not os.path.isdir(path):
+            path = os.path.dirname(path)
+        seen = os.statvfs(path)
+        sizes = {"total": seen.f_blocks * seen.f_frsize, "free": seen.f_bavail * seen.f_frsize}
+        found.append({"purpose": purpose, "path": folder, **sizes})
+    return found
+
+
+def shm(_request: dict[str, Any]) -> dict[str, Any]:
+    """Bytes of ``/dev/shm``; zeros where there is none, as on macOS."""
+    if not os.path.isdir("/dev/shm"):
+        return {"total": 0, "free": 0}
+    seen = os.statvfs("/dev/shm")
+    return {"total": seen.f_blocks * seen.f_frsize, "free": seen.f_bavail * seen.f_frsize}
+
+
+def nofile(_request: dict[str, Any]) -> dict[str, Any]:
+    """How many files a process may have open, soft and hard limit."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    endless = resource.RLIM_INFINITY
+    return {"soft": None if soft == endless else soft, "hard": None if hard == endless else hard}
+
+
+def temp_dir(request: dict[str, Any]) -> dict[str, Any]:
+    """The node's temp dir, or, while it does not exist, the folder that it will be made in."""
+    path = request["temp_dir"]
+    exists = os.path.lexists(path)
+    place = path
+    while not os.path.lexists(place):
+        place = os.path.dirname(place)
+    seen = os.lstat(place)
+    return {
+        "path": path,
+        "exists": exists,
+        "place": place,
+        "folder": os.path.isdir(place),
+        "link": exists and os.path.islink(path),
+        "mode": seen.st_mode & 0o7777,
+        "owner": seen.st_uid,
+        "uid": os.getuid(),
+        "writable": os.access(place, os.W_OK | os.X_OK),
+    }
+
+
+def uv(request: dict[str, Any]) -> dict[str, Any]:
+    """The version of the uv binary that would be used."""
+    return {"path": request["uv"], "version": _output([request["uv"], "--version"]).split()[1]}
+
+
+def _output(argv: list[str]) -> str:
+    import subprocess
+
+    null = subprocess.DEVNULL
+    run = subprocess.run(argv, stdin=null, capture_output=True, timeout=20, check=True)
+    return run.stdout.decode("utf-8", "replace")
+
+
+def variables(environ: Mapping[str, str]) -> dict[str, Any]:
+    """The variables that bear on Ray, Python and proxies; None for a value that may be secret."""
+    secret = ("TOKEN", "PASSWORD", "SECRET", "KEY")
+    proxies = ("http_proxy", "https_proxy", "all_proxy")
+    found: dict[str, str | None] = {}
+    for name, value in sorted(environ.items()):
+        if name.startswith("RAY_") or name.lower() == "no_proxy":
+            found[name] = None if any(word in name for word in secret) else value
+        elif name.startswith("PYTHON") or name.lower() in proxies:
+            found[name] = None
+    return found
+
+
+def token(request: dict[str, Any]) -> dict[str, Any]:
+    """The token file: who may read it, what is wrong with its form, its digest, never the token."""
+    path = request["token"]
+    found = {"path": path, "present": os.path.lexists(path), "uid": os.getuid()}
+    if not found["present"]:
+        return found
+    seen = os.lstat(path)
+    found.update(mode=seen.st_mode & 0o7777, owner=seen.st_uid, file=os.path.isfile(path))
+    found.update(link=os.path.islink(path), problems=[], sha256="")
+    if not found["file"]:
+        return found
+    try:
+        with open(path, "rb") as file:
+            text = file.read(1 << 16)
+    except OSError as error:
+        return {**found, "problems": [f"it cannot be read: {error.strerror}"]}
+    problems = []
+    if not text.strip():
+        problems.append("it is empty")
+    elif text.strip() != text:
+        problems.append("there is white space or a newline around it")
+    if text.strip() and len(text.strip()) < 32:
+        problems.append("it is shorter than 32 characters")
+    if not all(33 <= byte < 127 for byte in text.strip()):
+        problems.append("it holds other characters than visible ASCII")
+    return {**found, "problems": problems, "sha256": hashlib.sha256(text).hexdigest()}
+
+
+# Ports and processes
+
+
+def ports(request: dict[str, Any]) -> dict[str, Any]:
+    """Which of the request's ports cannot be listened on at its address, and who holds them."""
+    import errno
+    import socket
+
+    wanted, held, unusable = request["address"], {}, ""
+    family = socket.AF_INET6 if ":" in wanted else socket.AF_INET
+    everywhere = "::" if ":" in wanted else ""
+    for name, number in request["ports"]:
+        for address in (wanted, everywhere):
+            with socket.socket(family, socket.SOCK_STREAM) as trial:
+                # As Ray does: a connection in TIME_WAIT does not hold its port.
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    trial.bind((address, number))
+                except OSError as error:
+                    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+                        unusable = str(error.strerror)
+                    else:
+                        held[number] = {"port": number, "name": name, "error": error.strerror}
+    owners = _port_owners(set(held)) if held else {}
+    for number, pid in owners.items():
+        held[number].update(_process(pid))
+    return {"address": wanted, "address_error": unusable, "held": list(held.values())}
+
+
+def _sockets() -> dict[str, int]:
+    """Inode to local port of every TCP socket of this host that is in use (Linux only)."""
+    found = {}
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            with open(table, encoding="ascii") as file:
+                rows = [line.split() for line in file.readlines()[1:]]
+        except OSError:
+            continue
+        found.update({row[9]: int(row[1].rsplit(":", 1)[1], 16) for row in rows if row[9] != "0"})
+    return found
+
+
+def _open_sockets(pid: int) -> list[Any]:
+    """Inodes of the sockets that a process has open; none when we may not look."""
+    folder = f"/proc/{pid}/fd"
+    found = []
+    try:
+        for name in os.listdir(folder):
+            target = os.readlink(folder + "/" + name)
+            if target.startswith("socket:["):
+                found.append(target[8:-1])
+    except OSError:
+        pass
+    return found
+
+
+def _pids() -> list[Any]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _port_owners(wanted: set[int]) -> dict[int, int]:
+    """Port to process id, for the ports in ``wanted`` whose owner we may see."""
+    if not os.path.isdir("/proc/self"):
+        return {}
+    inodes = {inode: port for inode, port in _sockets().items() if port in wanted}
+    return {inodes[i]: pid for pid in _pids() for i in _open_sockets(pid) if i in inodes}
+
+
+def _process(pid: int) -> dict[str, Any]:
+    """A process's id, name and our mark on it (``""`` when it has none or we may not look)."""
+    found = {"pid": pid, "command": "", "mark": ""}
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            found["command"] = file.read().strip()
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            start = MARK_VARIABLE.encode() + b"="
+            marks = [v[len(start) :] for v in file.read().split(b"\0") if v.startswith(start)]
+        found["mark"] = marks[0].decode("utf-8", "replace") if marks else ""
+    except OSError:
+        pass
+    return found
+
+
+def ray_processes(request: dict[str, Any]) -> dict[str, Any]:
+    """Processes with this node's mark, and raylets and GCS servers that are not of this cluster."""
+    cluster = request["cluster_id"] + "/"
+    if os.path.isdir("/proc/self"):
+        found = [_process(pid) for pid in _pids()]
+    else:
+        found = mac_processes(_output(["/bin/ps", "-axEww", "-o", "pid=,command="]))
+    found = [process for process in found if process["pid"] != os.getpid()]
+    ours = [p for p in found if p["mark"].startswith(cluster + request["node"] + "/")]
+    rays = [p for p in found if p["command"] in ("raylet", "gcs_server")]
+    others = [p for p in rays if not p["mark"].startswith(cluster)]
+    sockets = _sockets() if others else {}
+    for process in others:
+        inodes = _open_sockets(process["pid"])
+        process["ports"] = sorted({sockets[inode] for inode in inodes if inode in sockets})
+    return {"ours": ours, "others": others}
+
+
+def mac_processes(text: str) -> list[Any]:
+    """Processes from the output of macOS's ``ps -E``: id, the program's name, our mark."""
+    found = []
+    for line in text.splitlines():
+        pid, _, command = line.strip().partition(" ")
+        words = command.split()
+        start = MARK_VARIABLE + "="
+        marks = [word[len(start) :] for word in words if word.startswith(start)]
+        name = os.path.basename(words[0]) if words else ""
+        found.append({"pid": int(pid), "command": name, "mark": marks[0] if marks else ""})
+    return found
+
+
+FACTS = {
+    "interpreter": interpreter,
+    "environment": environment,
+    "packages": packages,
+    "isolation": isolation,
+    "files": files,
+    "platform": platform,
+    "memory": memory,
+    "disk": disk,
+    "shm": shm,
+    "nofile": nofile,
+    "temp_dir": temp_dir,
+    "uv": uv,
+    "token": token,
+    "ports": ports,
+    "ray": ray_processes,
+}
+
+
+def gather(request: dict[str, Any]) -> dict[str, Any]:
+    """All facts, or those named in ``request["only"]``.
+
+    The request's keys, each needed only by the facts that use it: ``deep`` (hash every file),
+    ``folders`` (purpose to folder), ``temp_dir``, ``address``, ``ports`` (pairs of name and
+    number), ``cluster_id``, ``node``, ``token`` (path) and ``uv`` (path).
+    """
+    import threading
+
+    found, unknown = {}, {}
+
+    def look(names: list[str]) -> None:
+        for name in names:
+            try:
+                found[name] = FACTS[name](request)
+            except KeyError as error:
+                unknown[name] = f"the request does not say {error}"
+            except Exception as error:  # one fact's fault must not lose the others
+                unknown[name] = f"{type(error).__name__}: {error}"
+
+    names = [name for name in FACTS if name in request.get("only", FACTS)]
+    waiting = [name for name in names if name in ("interpreter", "uv")]  # for a disk, for a process
+    helper = threading.Thread(target=look, args=(waiting,))
+    helper.start()
+    look([name for name in names if name not in waiting])
+    helper.join()
+    return {"schema": SCHEMA, "facts": found, "unknown": unknown}
+
+
+def main(argv: list[str]) -> int:
+    """Print facts as JSON: the interpreter's with ``--interpreter``, else what stdin asks for."""
+    if argv == ["--interpreter"]:
+        print(json.dumps(interpreter()))
+    else:
+        print(json.dumps(gather(json.loads(sys.stdin.read()))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

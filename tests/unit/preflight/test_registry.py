@@ -1,0 +1,32 @@
+"""The catalogue of checks: their names are a contract."""
+
+from __future__ import annotations
+
+from saf_env.preflight.registry import CHECKS, IDS
+
+
+def test_the_catalogue() -> None:
+    assert IDS == (
+        "python-version",
+        "python-build",
+        "python-isolated",
+        "packages-locked",
+        "packages-extra",
+        "packages-intact",
+        "uv-version",
+        "lock-fresh",
+        "platform",
+        "memory",
+        "disk",
+        "shm",
+        "nofile",
+        "temp-dir",
+        "stale-ray",
+        "environment-variables",
+        "ports-free",
+        "ports-disjoint",
+        "token",
+    )
+    for check in CHECKS:
+        assert check.title
+        assert check.explain.endswith(".")
