@@ -1,0 +1,1 @@
+"""Makes this machine match a plan: interpreters and environments, verified, then published."""
