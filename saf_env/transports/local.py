@@ -99,10 +99,10 @@ class LocalTransport:
                 errors="replace",
                 start_new_session=True,
             )
-        except (FileNotFoundError, PermissionError) as error:
+        except OSError as error:
             raise ToolchainError(
                 f"{self.host}: cannot run {argv[0]}: {error.strerror}",
-                hint="run `saf-env check` to see what is missing on that host",
+                hint="`saf-env check` shows what is missing on that host",
             ) from error
 
 
@@ -145,7 +145,7 @@ class LocalCommand:
     def stop(self) -> None:
         """See :meth:`saf_env.transports.base.Running.stop`."""
         if self._result is None:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._reader.join(timeout=2.0)
 
@@ -153,7 +153,8 @@ class LocalCommand:
 def _end_group(process: subprocess.Popen[str]) -> None:
     """Ask the command's group to end, then make it: interrupt, then kill after two seconds."""
     for sign, grace in ((signal.SIGINT, 2.0), (signal.SIGKILL, 2.0)):
-        with contextlib.suppress(ProcessLookupError):
+        # macOS forbids to signal a group of zombies.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, sign)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.communicate(timeout=grace)

@@ -1,0 +1,155 @@
+"""Asks the running cluster, through :mod:`saf_env.cluster.inside` in the head's environment."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from saf_env.errors import BringUpError, CommandTimeoutError
+from saf_env.plan.model import ClusterPlan
+from saf_env.transports.base import Running, Transport
+
+_INSIDE = Path(__file__).with_name("inside.py")
+
+
+@dataclass(frozen=True)
+class RayNode:
+    """A node as the GCS knows it.
+
+    Attributes:
+        id: Ray's id, 56 hex digits.
+        name: its name in the plan; empty for one that saf-env did not start.
+        run: of which start; empty as above.
+        alive: whether the GCS takes it to be alive.
+        address, port: of its node manager.
+        resources: what it offers in total.
+    """
+
+    id: str
+    name: str
+    run: str
+    alive: bool
+    address: str
+    port: int
+    resources: Mapping[str, float]
+
+
+class Gcs:
+    """The GCS of one cluster, asked from the head's host.
+
+    Args:
+        plan: the cluster.
+        transport: the head's host.
+        environ: variables of the head's user.
+    """
+
+    def __init__(
+        self, plan: ClusterPlan, transport: Transport, environ: Mapping[str, str] = os.environ
+    ) -> None:
+        self._plan = plan
+        self._transport = transport
+        self._environ = environ
+
+    def nodes(self, seconds: float = 5.0) -> list[RayNode] | None:
+        """Every node that the GCS knows, or None when it does not answer within ``seconds``.
+
+        Raises:
+            BringUpError: it answers, and refuses the token.
+        """
+        request = {"op": "nodes", "address": self._plan.address, "seconds": seconds}
+        argv, env = self._command()
+        try:
+            result = self._transport.run(
+                argv, env=env, timeout=seconds + 10.0, stdin=json.dumps(request)
+            )
+        except CommandTimeoutError:
+            return None
+        answer = _answer(result.stdout)
+        if answer.get("error", "").startswith("AuthenticationError"):
+            raise BringUpError(
+                f"the running cluster {self._plan.name} refuses this project's token: the token "
+                "file was removed or changed since the cluster was started",
+                hint="put the token file back, or run `saf-env down`, then `saf-env up`; work that "
+                "runs on the cluster would be lost, so this is never done by itself",
+            )
+        return None if "error" in answer else ray_nodes(answer)
+
+    def attest(
+        self,
+        head: str,
+        runs: Mapping[str, str],
+        probe: tuple[str, Mapping[str, Any]],
+        seconds: float,
+    ) -> Running:
+        """Wait until the starts ``runs`` are alive, then probe each from inside a Ray worker on it.
+
+        Starts at once and returns: the slow part of it, importing Ray, overlaps with the start of
+        the nodes. Read its output with :func:`attested`.
+
+        Args:
+            head: the run of the head, which the driver works through.
+            runs: node name by run.
+            probe: source text of the probe, and its request.
+            seconds: how long the wait for the head, that for the others, and the probing may take.
+        """
+        request = {
+            "op": "attest",
+            "address": self._plan.address,
+            "node_ip": self._plan.head.address,
+            "head": {"run": head, "name": self._plan.head.name},
+            "runs": dict(runs),
+            "probe": probe[0],
+            "probe_request": dict(probe[1]),
+            "seconds": seconds,
+        }
+        argv, env = self._command()
+        return self._transport.start(argv, env=env, stdin=json.dumps(request))
+
+    def drain(self, ids: Sequence[str], reason: str) -> None:
+        """Ask the GCS to give nodes no more work; their end is the runtime's matter."""
+        request = {"op": "drain", "address": self._plan.address, "ids": ids, "reason": reason}
+        argv, env = self._command()
+        with suppress(CommandTimeoutError):  # it will be stopped, drained or not
+            self._transport.run(argv, env=env, timeout=20.0, stdin=json.dumps(request))
+
+    def _command(self) -> tuple[list[str], dict[str, str]]:
+        head = self._plan.head
+        names = ("HOME", "LANG", "USER")
+        inherited = {k: v for k in names if (v := self._environ.get(k)) is not None}
+        env = {**inherited, "PATH": "/usr/bin:/bin", **head.variables}
+        # -I: nothing beside the file itself, and no variable, may be imported in place of the locked.
+        return [str(head.environment.python), "-I", str(_INSIDE)], env
+
+
+def ray_nodes(answer: Mapping[str, Any]) -> list[RayNode]:
+    """The nodes in an answer of ``inside.py``."""
+    return [RayNode(**node) for node in answer["nodes"]]
+
+
+def attested(stdout: str) -> tuple[list[RayNode], dict[str, Any]]:
+    """Nodes and facts by node name, from what the command of :meth:`Gcs.attest` printed.
+
+    Raises:
+        BringUpError: the nodes did not come alive in time, or Ray did not let the driver in.
+    """
+    answer = _answer(stdout)
+    if "error" in answer:
+        raise BringUpError(
+            f"the cluster cannot be attested: {answer['error']}",
+            hint="`saf-env logs` shows what the nodes said",
+        )
+    return ray_nodes(answer), answer["facts"]
+
+
+def _answer(stdout: str) -> dict[str, Any]:
+    """The last line that ``inside.py`` printed; Ray may have printed others before it."""
+    try:
+        answer: dict[str, Any] = json.loads(stdout.rsplit("\n", 1)[-1])
+    except ValueError:
+        answer = {"error": "no answer from Ray"}
+    return answer

@@ -1,0 +1,276 @@
+"""Brings a planned cluster up. What a node must pass before it starts is handed in.
+
+``up`` looks first at what runs, then does only what is missing:
+
+* a node that runs as planned is left alone;
+* one that runs, and is not known to have proven what it is, has to prove it now;
+* a node that is half dead (its Ray lost a process) is stopped and started again;
+* without a living head nothing of the cluster is of use: Ray's workers never rejoin a new head, so
+  all of it starts anew;
+* a node that runs, but was started from another plan, is never stopped under running work: ``up``
+  refuses and says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from saf_env.cluster import state as states
+from saf_env.cluster.attest import REQUEST, differences, probe_source
+from saf_env.cluster.gcs import Gcs, RayNode, attested
+from saf_env.errors import BringUpError
+from saf_env.plan.model import ClusterPlan, NodePlan
+from saf_env.runtimes.base import Died, Found, by_node
+from saf_env.runtimes.native import NativeRuntime, ray_start, waited
+from saf_env.transports.base import Running
+
+START_SECONDS = 90.0
+"""How long each step of a start may take. A head takes 3 to 6 s on an idle machine with two cores."""
+
+_PATIENCE = 20.0
+"""Seconds that the GCS of a running head gets to answer before the cluster is taken to be dead."""
+
+Gate = Callable[[Sequence[NodePlan]], None]
+"""Judges nodes that are about to start; raises :class:`saf_env.errors.PreflightError`."""
+
+Notify = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class UpResult:
+    """What ``up`` did.
+
+    Attributes:
+        started: names of the nodes that it started, in order.
+        attested: names of those that have proven what they are; both are empty when all was well.
+        seconds: wall time from the first look to the last attestation.
+    """
+
+    started: tuple[str, ...]
+    attested: tuple[str, ...]
+    seconds: float
+
+
+def plan_digest(node: NodePlan, address: str) -> str:
+    """A digest of all that decides how a node runs; part of its mark, so that changes are seen."""
+    value = [ray_start(node, address), sorted(node.variables.items()), node.fingerprint]
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
+
+
+class Lifecycle:
+    """One cluster, from this machine.
+
+    Args:
+        plan: what it must be.
+        runtime: starts and stops its nodes.
+        gcs: asks the running cluster.
+        notify: gets one line for each step that takes time.
+    """
+
+    def __init__(self, plan: ClusterPlan, runtime: NativeRuntime, gcs: Gcs, notify: Notify) -> None:
+        self._plan = plan
+        self._runtime = runtime
+        self._gcs = gcs
+        self._notify = notify
+        self._state = states.read(plan.home, plan.name)
+
+    def up(self, gate: Gate) -> UpResult:
+        """Bring every node of the plan up; see the module for what is left alone.
+
+        Raises:
+            PreflightError: ``gate`` refused a node; nothing was started.
+            BringUpError: a node did not start, died, or is not what was planned. All that this call
+                started is stopped again.
+        """
+        began = time.monotonic()
+        running = self._running()
+        missing = [node for node in self._plan.nodes if node.name not in running]
+        runs = {name: found.run for name, found in running.items()}
+        unproven = [name for name, run in runs.items() if not self._state.is_attested(name, run)]
+        if not missing and not unproven:
+            return UpResult((), (), time.monotonic() - began)
+        self._record(running, unproven)
+        if missing:
+            self._clear(missing)
+            gate(missing)
+            address = self._plan.address
+            runs |= {n.name: f"{plan_digest(n, address)}.{secrets.token_hex(4)}" for n in missing}
+        started = tuple(node.name for node in missing)
+        try:
+            self._bring_up(missing, runs, {*unproven, *started})
+        except BaseException:
+            # Also on Ctrl-C: what this call started must not outlive it.
+            self._take_down(started)
+            raise
+        joined = tuple(n.name for n in self._plan.nodes if n.name in {*unproven, *started})
+        return UpResult(started, joined, time.monotonic() - began)
+
+    def _running(self) -> dict[str, Found]:
+        """What runs as planned, by name."""
+        found = by_node(self._runtime.find(self._state.recorded))
+        if not any(f.whole("head") for f in found.values()):
+            return {}
+        self._refuse_changed(found)
+        known = self._gcs.nodes(_PATIENCE)
+        alive = {node.run for node in known or () if node.alive}
+        whole = [n for n in self._plan.nodes if n.name in found and found[n.name].whole(n.role)]
+        return {n.name: found[n.name] for n in whole if found[n.name].run in alive}
+
+    def _refuse_changed(self, found: Mapping[str, Found]) -> None:
+        address = self._plan.address
+        planned = {node.name: plan_digest(node, address) for node in self._plan.nodes}
+        changed = [
+            name
+            for name, f in sorted(found.items())
+            if f.whole("worker") and f.run.split(".")[0] != planned.get(name)
+        ]
+        if changed:
+            raise BringUpError(
+                f"running from an earlier plan: {', '.join(changed)}. The cluster file or its lock "
+                "has changed since they were started",
+                hint="run `saf-env down`, then `saf-env up`; work that runs on them would be lost, "
+                "so this is never done by itself",
+            )
+
+    def _record(self, running: Mapping[str, Found], names: Sequence[str]) -> None:
+        """Write down what runs and is not, or no more, in the state file."""
+        for name in names:
+            if (leader := running[name].leader) is not None:
+                self._state = self._state.with_started(leader)
+        states.write(self._plan.home, self._plan.name, self._state)
+
+    def _clear(self, missing: Sequence[NodePlan]) -> None:
+        """Stop what is left of nodes that are to start, and of nodes that the plan has no more."""
+        planned = {node.name for node in self._plan.nodes}
+        names = {node.name for node in missing}
+        found = {f.node for f in self._runtime.find(self._state.recorded)}
+        leftovers = sorted(found & names | found - planned)
+        if leftovers:
+            self._notify(f"stopping what is left of {', '.join(leftovers)}")
+            self._stop(leftovers)
+
+    def _bring_up(
+        self, missing: Sequence[NodePlan], runs: Mapping[str, str], joining: set[str]
+    ) -> None:
+        plan = self._plan
+        wanted = {run: name for name, run in runs.items() if name in joining}
+        probe = (probe_source(), REQUEST)
+        asking = self._gcs.attest(runs[plan.head.name], wanted, probe, START_SECONDS)
+        try:
+            self._start(missing, runs)
+            self._notify(f"waiting for Ray on {', '.join(sorted(joining))}")
+            output = self._watched(asking)
+        finally:
+            asking.stop()
+        nodes, facts = attested(output)
+        self._judge([n for n in plan.nodes if n.name in joining], nodes, facts)
+        self._state = self._state.with_attested(joining)
+        states.write(plan.home, plan.name, self._state)
+
+    def _start(self, missing: Sequence[NodePlan], runs: Mapping[str, str]) -> None:
+        """Start the head alone until its GCS answers, then the workers, all at once."""
+        plan = self._plan
+        for node in missing:
+            self._notify(f"starting {node.name} ({node.role}, {node.kind}) on {node.host}")
+            started = self._runtime.start(node, plan.address, runs[node.name])
+            self._state = self._state.with_started(started)
+            states.write(plan.home, plan.name, self._state)
+            if node.role == "head":
+                self._wait_for_gcs()
+
+    def _wait_for_gcs(self) -> None:
+        head = self._plan.head
+        port = head.ports.gcs
+        assert port is not None
+        leader = self._state.nodes[head.name].started
+        waiting = self._runtime.wait([leader], (head.address, port), START_SECONDS)
+        answers, dead = waited(_output(waiting))
+        _refuse_dead(dead)
+        if not answers:
+            raise BringUpError(
+                f"{head.name}: the GCS does not answer on port {port} after {START_SECONDS:.0f} s",
+                hint=f"`saf-env logs {head.name}` shows what it said",
+                node=head.name,
+            )
+
+    def _watched(self, asking: Running) -> str:
+        """What ``asking`` prints once it is done; a node that dies meanwhile ends the wait at once."""
+        seconds = 4 * START_SECONDS  # more than all that is asked may take
+        watching = self._runtime.wait(self._state.recorded, None, seconds)
+        try:
+            while (done := asking.poll()) is None:
+                if (seen := watching.poll()) is not None:
+                    _refuse_dead(waited(seen.stdout)[1])
+                    raise BringUpError(
+                        f"the cluster was not ready after {seconds:.0f} s",
+                        hint="`saf-env logs` shows what the nodes said",
+                    )
+                time.sleep(0.01)
+        finally:
+            watching.stop()
+        return done.stdout
+
+    def _judge(
+        self, joining: Sequence[NodePlan], nodes: Sequence[RayNode], facts: Mapping[str, Any]
+    ) -> None:
+        """Drain and stop the nodes that are not what was planned, and say so."""
+        silent = {"error": "no answer"}
+        wrong = {
+            node.name: difference
+            for node in joining
+            if (difference := differences(node, facts.get(node.name, silent)))
+        }
+        if not wrong:
+            return
+        ids = [node.id for node in nodes if node.name in wrong and node.alive]
+        self._gcs.drain(ids, "saf-env: not what the lock says")
+        self._stop(list(wrong))
+        lines = [f"    {name}: {line}" for name, found in wrong.items() for line in found]
+        raise BringUpError(
+            f"not what was planned, seen from inside: {', '.join(wrong)}. "
+            "Drained, and stopped again.\n" + "\n".join(lines),
+            hint="`saf-env check --deep --fix` makes their environments anew",
+        )
+
+    def _take_down(self, names: Sequence[str]) -> None:
+        if not names:  # to the runtime that would mean: all
+            return
+        self._notify("taking down what was started")
+        try:
+            self._stop(names)
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(
+                f"again, so {', '.join(names)} may still run: `saf-env down` ends what is left"
+            ) from None
+
+    def _stop(self, names: Sequence[str]) -> None:
+        self._runtime.stop(names, self._state.recorded)
+        self._state = self._state.without(names)
+        states.write(self._plan.home, self._plan.name, self._state)
+
+
+def _refuse_dead(dead: Sequence[Died]) -> None:
+    for victim in dead:
+        lines = victim.tail.strip().splitlines()[-15:]
+        raise BringUpError(
+            f"{victim.node} died while the cluster was starting. The end of its log:\n"
+            + "\n".join(f"    {line}" for line in lines),
+            hint=f"`saf-env logs {victim.node}` shows all of it",
+            node=victim.node,
+        )
+
+
+def _output(running: Running) -> str:
+    """What ``running`` printed, once it is done; ended with us when we are interrupted."""
+    try:
+        while (result := running.poll()) is None:
+            time.sleep(0.005)
+    finally:
+        running.stop()
+    return result.stdout

@@ -1,0 +1,107 @@
+"""What the nodes of a cluster are doing, planned against actual. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from saf_env.cluster.gcs import RayNode
+from saf_env.plan.model import ClusterPlan, NodePlan
+from saf_env.runtimes.base import Found
+
+State = Literal["absent", "starting", "ready", "drifted", "dead"]
+
+
+@dataclass(frozen=True)
+class NodeStatus:
+    """One node.
+
+    Attributes:
+        node: its plan.
+        state: ``absent``: nothing of it runs, nor should; ``starting``: it runs and is not attested
+            yet; ``ready``: it runs, attested, and is what the lock says; ``drifted``: it runs, and
+            its environment is not what the lock says (any more); ``dead``: it was started, and its
+            processes, or its connection to the head, are gone.
+        fingerprint: the actual one; empty when its environment could not be looked at.
+        ray: version of Ray that is installed; empty as above.
+        python: version of CPython; empty as above.
+    """
+
+    node: NodePlan
+    state: State
+    fingerprint: str
+    python: str
+    ray: str
+
+    def as_json(self) -> dict[str, Any]:
+        """One entry of ``nodes`` in ``saf-env status --json``."""
+        node = self.node
+        return {
+            "name": node.name,
+            "host": node.host,
+            "kind": node.kind,
+            "role": node.role,
+            "state": self.state,
+            "platform": node.platform,
+            "python": self.python,
+            "ray": self.ray,
+            "fingerprint": self.fingerprint,
+            "planned_fingerprint": node.fingerprint,
+            "advertise": node.address,
+            "resources": dict(node.resources),
+        }
+
+
+def state_of(
+    node: NodePlan,
+    *,
+    recorded: bool,
+    attested: bool,
+    found: Found | None,
+    ray: RayNode | None,
+    head_answers: bool,
+    as_planned: bool,
+) -> State:
+    """The state of one node.
+
+    Args:
+        node: its plan.
+        recorded: whether it was started and not stopped.
+        attested: whether this very start of it has proven to be what was planned.
+        found: its processes, None when there are none.
+        ray: what the GCS knows of it, None when nothing.
+        head_answers: whether the GCS could be asked.
+        as_planned: whether its environment and its start are those of the plan in force.
+    """
+    if found is None:
+        return "dead" if recorded else "absent"
+    if not found.whole(node.role):
+        return "starting" if found.leader and not attested else "dead"
+    if not head_answers or ray is None or not ray.alive:
+        return "dead" if attested else "starting"
+    if not as_planned:
+        return "drifted"
+    return "ready" if attested else "starting"
+
+
+def as_attested(node: NodePlan) -> NodeStatus:
+    """The status of a node that has just proven to be what was planned."""
+    python, packages = node.environment.interpreter.version, node.environment.packages
+    return NodeStatus(node, "ready", node.fingerprint, python, packages.get("ray", ""))
+
+
+def strangers(plan: ClusterPlan, nodes: Sequence[RayNode]) -> list[RayNode]:
+    """Living nodes of the cluster that saf-env did not start: a ``ray start`` around the gate."""
+    planned = {node.name for node in plan.nodes}
+    return [node for node in nodes if node.alive and node.name not in planned]
+
+
+def as_json(plan: ClusterPlan, statuses: Sequence[NodeStatus]) -> dict[str, Any]:
+    """The value of ``saf-env status --json``."""
+    return {
+        "schema": 1,
+        "cluster": plan.name,
+        "address": plan.address,
+        "nodes": [status.as_json() for status in statuses],
+    }

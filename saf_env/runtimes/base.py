@@ -1,0 +1,87 @@
+"""What every runtime does with one node: start it, find it, stop it, read its logs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from saf_env.plan.model import NodePlan
+
+
+@dataclass(frozen=True)
+class Started:
+    """A node that was started; what has to be recorded to find and stop it again.
+
+    Attributes:
+        node: its name.
+        run: a word that no other start has.
+        pid: the process that all others of the node belong to, and its session.
+        started: when that process began, as the host tells it; with the pid it names one process.
+    """
+
+    node: str
+    run: str
+    pid: int
+    started: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """What runs of a node right now.
+
+    Attributes:
+        node: its name.
+        run: of which start.
+        roles: how many processes of each role (``leader``, ``raylet``, ``gcs``, ``other``).
+        leader: the process that the others belong to, as a start would have recorded it; None when
+            it is gone.
+    """
+
+    node: str
+    run: str
+    roles: Mapping[str, int]
+    leader: Started | None
+
+    def whole(self, role: str) -> bool:
+        """Whether every process is there that a node of ``role`` (head or worker) cannot do without."""
+        needed = ("leader", "raylet", "gcs") if role == "head" else ("leader", "raylet")
+        return all(self.roles.get(name) for name in needed)
+
+
+def by_node(found: Iterable[Found]) -> dict[str, Found]:
+    """One for each node by name: the most complete, where an earlier start has left something."""
+    return {f.node: f for f in sorted(found, key=lambda f: len(f.roles))}
+
+
+@dataclass(frozen=True)
+class Died:
+    """A node whose leader ended while it was being waited for, with the end of its log."""
+
+    node: str
+    tail: str
+
+
+class Runtime(Protocol):
+    """Runs nodes of one kind on one host."""
+
+    def start(self, node: NodePlan, address: str, run: str) -> Started:
+        """Start ``node`` and return at once; ``address`` is the GCS's, for a worker.
+
+        Raises:
+            BringUpError: it could not even be started.
+        """
+        ...
+
+    def find(self, recorded: Sequence[Started]) -> list[Found]:
+        """What runs of the cluster's nodes, recorded or not."""
+        ...
+
+    def stop(self, names: Sequence[str], recorded: Sequence[Started]) -> list[str]:
+        """Stop nodes by name (none named: all of the cluster) and return the names of those that ran.
+
+        Raises:
+            BringUpError: a process could not be ended.
+        """
+        ...

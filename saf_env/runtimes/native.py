@@ -1,0 +1,250 @@
+"""Native nodes: Ray as processes of the host, in the locked environment.
+
+All that happens on the host is done by :mod:`saf_env.runtimes.agent`, sent over the transport.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from saf_env.errors import BringUpError
+from saf_env.runtimes.agent import MARK
+from saf_env.runtimes.base import Died, Found, Started
+
+if TYPE_CHECKING:
+    from saf_env.plan.model import NodePlan
+    from saf_env.transports.base import Running, Transport
+
+_AGENT = Path(__file__).with_name("agent.py")
+
+_WORDS = {
+    "start": "start a node",
+    "find": "look for processes",
+    "stop": "stop nodes",
+    "logs": "read logs",
+}
+
+_GRACE = 5.0
+"""Seconds that a raylet gets to end its workers; it takes 0.06 when they do not resist."""
+
+_INHERITED = ("HOME", "LANG", "LC_ALL", "LOGNAME", "SSL_CERT_DIR", "SSL_CERT_FILE", "TZ", "USER")
+
+
+class NativeRuntime:
+    """Runs the native nodes of one cluster on one host.
+
+    Args:
+        transport: the host.
+        python: a CPython on the host for the agent: the environment's, or any from 3.9 on.
+        folder: the cluster's temp folder on the host; its last part is the cluster id.
+        environ: the host user's variables; nodes get a few of them.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        python: Path,
+        folder: Path,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        self._transport = transport
+        self._python = python
+        self._folder = folder
+        self._environ = os.environ if environ is None else environ
+
+    def start(self, node: NodePlan, address: str, run: str) -> Started:
+        """See :meth:`saf_env.runtimes.base.Runtime.start`."""
+        request = {
+            "op": "start",
+            "argv": ray_start(node, address, run),
+            "env": self._variables(node, run),
+            "folder": str(self._folder),
+            "temp_dir": str(node.temp_dir),
+            "log": str(self.log(node.name)),
+            "link": str(_environment(node)),
+            "target": str(node.environment.path),
+        }
+        answer = self._ask(request, node=node.name)
+        return Started(node.name, run, answer["pid"], answer["started"])
+
+    def find(self, recorded: Sequence[Started] = ()) -> list[Found]:
+        """See :meth:`saf_env.runtimes.base.Runtime.find`."""
+        request = {"op": "find", "cluster": self._folder.name, "sessions": _sessions(recorded)}
+        return found_nodes(self._ask(request)["processes"])
+
+    def stop(self, names: Sequence[str], recorded: Sequence[Started] = ()) -> list[str]:
+        """See :meth:`saf_env.runtimes.base.Runtime.stop`."""
+        request = {
+            "op": "stop",
+            "cluster": self._folder.name,
+            "nodes": list(names),
+            "sessions": _sessions(recorded),
+            "grace": _GRACE,
+        }
+        answer = self._ask(request)
+        if answer["left"]:
+            pids = ", ".join(str(p["pid"]) for p in answer["left"])
+            raise BringUpError(
+                f"{self._transport.host}: these processes could not be ended: {pids}",
+                hint="they may belong to another user; end them by hand, then run `saf-env down` again",
+            )
+        stopped: list[str] = answer["stopped"]
+        return stopped
+
+    def wait(
+        self, started: Sequence[Started], port: tuple[str, int] | None, seconds: float
+    ) -> Running:
+        """Watch leaders until one dies, or until ``port`` answers; see :func:`waited`.
+
+        Args:
+            started: the nodes to watch.
+            port: address and number, or None to watch for a death only.
+            seconds: how long at most.
+        """
+        leaders = [
+            {"node": s.node, "pid": s.pid, "started": s.started, "log": str(self.log(s.node))}
+            for s in started
+        ]
+        request = {"op": "wait", "leaders": leaders, "port": port, "seconds": seconds}
+        argv, env = self._command()
+        return self._transport.start(argv, env=env, stdin=json.dumps(request))
+
+    def logs(
+        self, nodes: Sequence[NodePlan], offsets: Mapping[str, int], limit: int
+    ) -> tuple[dict[str, str], dict[str, int]]:
+        """New text by log file beyond ``offsets``, at most ``limit`` bytes each, and new offsets."""
+        request = {
+            "op": "logs",
+            "files": [str(self.log(node.name)) for node in nodes],
+            "folders": [str(node.temp_dir / "session_latest" / "logs") for node in nodes],
+            "offsets": dict(offsets),
+            "limit": limit,
+        }
+        answer = self._ask(request)
+        return answer["texts"], answer["offsets"]
+
+    def log(self, node: str) -> Path:
+        """Where the output of the node's ``ray start`` goes, on the host."""
+        return self._folder / f"{node}.log"
+
+    def _variables(self, node: NodePlan, run: str) -> dict[str, str]:
+        inherited = {k: v for k in _INHERITED if (v := self._environ.get(k)) is not None}
+        path = f"{_environment(node) / 'bin'}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+        mark = f"{self._folder.name}/{node.name}/{run}"
+        return {**inherited, "PATH": path, **node.variables, MARK: mark}
+
+    def _command(self) -> tuple[list[str], dict[str, str]]:
+        # -I -S: the agent needs the standard library only, and starts in half the time.
+        return [str(self._python), "-I", "-S", str(_AGENT)], {"PATH": "/usr/bin:/bin"}
+
+    def _ask(self, request: Mapping[str, Any], node: str = "") -> dict[str, Any]:
+        argv, env = self._command()
+        result = self._transport.run(argv, env=env, timeout=60.0, stdin=json.dumps(request))
+        if not result.ok:
+            raise BringUpError(
+                f"{self._transport.host}: cannot {_WORDS[request['op']]}: {result.tail(3)}",
+                hint="run the same command again; `saf-env check` looks at the machine",
+                node=node,
+            )
+        answer: dict[str, Any] = json.loads(result.stdout)
+        if "error" in answer:
+            raise BringUpError(
+                f"{self._transport.host}: cannot {_WORDS[request['op']]}: {answer['error']}",
+                hint="look at the folder or file named above",
+                node=node,
+            )
+        return answer
+
+
+def waited(answer: str) -> tuple[bool, list[Died]]:
+    """Whether the port answered and which nodes died, from what :meth:`NativeRuntime.wait`'s printed.
+
+    Neither, when it waited in vain.
+    """
+    try:
+        value = json.loads(answer)
+    except ValueError:  # it was ended before it could answer
+        return False, []
+    return bool(value.get("open")), [Died(d["node"], d["tail"]) for d in value.get("dead", ())]
+
+
+def found_nodes(processes: Sequence[Mapping[str, Any]]) -> list[Found]:
+    """What the processes that the agent found are together, by node and start."""
+    groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for process in processes:
+        groups.setdefault((process["node"], process["run"]), []).append(process)
+    return [_found(node, run, group) for (node, run), group in sorted(groups.items())]
+
+
+def _found(node: str, run: str, group: Sequence[Mapping[str, Any]]) -> Found:
+    roles: dict[str, int] = {}
+    for process in group:
+        roles[process["role"]] = roles.get(process["role"], 0) + 1
+    leaders = [p for p in group if p["role"] == "leader"]
+    leader = Started(node, run, leaders[0]["pid"], leaders[0]["started"]) if leaders else None
+    return Found(node, run, roles, leader)
+
+
+def _environment(node: NodePlan) -> Path:
+    """The link that a node runs its environment through: a path without blanks (see the agent)."""
+    return node.temp_dir.parent / "envs" / node.environment.key
+
+
+def ray_start(node: NodePlan, address: str, run: str = "") -> list[str]:
+    """The command that runs one node: every port and the address explicit, nothing left to chance.
+
+    The label ``saf-run`` tells this start from an earlier one, which the GCS takes to be alive for
+    some seconds after it was killed.
+    ``--block`` keeps one process for each node that ends when any of Ray's own dies, so that a node
+    is either whole or gone. ``--no-monitor``: there is nothing to scale, and a start takes 0.3 s less.
+    """
+    ports = node.ports
+    labels = {**node.labels, **({"saf-run": run} if run else {})}
+    argv = [
+        str(_environment(node) / "bin" / "python"),
+        "-m",
+        "ray.scripts.scripts",
+        "start",
+        "--block",
+        "--disable-usage-stats",
+        "--log-style=record",
+        "--log-color=false",
+        f"--node-ip-address={node.address}",
+        f"--temp-dir={node.temp_dir}",
+        f"--node-manager-port={ports.node_manager}",
+        f"--object-manager-port={ports.object_manager}",
+        f"--runtime-env-agent-port={ports.runtime_env_agent}",
+        f"--dashboard-agent-listen-port={ports.dashboard_agent_listen}",
+        f"--dashboard-agent-grpc-port={ports.dashboard_agent_grpc}",
+        f"--metrics-export-port={ports.metrics_export}",
+        f"--min-worker-port={ports.min_worker}",
+        f"--max-worker-port={ports.max_worker}",
+        f"--resources={json.dumps(dict(node.resources), sort_keys=True)}",
+        f"--labels={','.join(f'{k}={v}' for k, v in sorted(labels.items()))}",
+    ]
+    limits = {
+        "num-cpus": node.cpus,
+        "num-gpus": node.gpus,
+        "memory": node.memory,
+        "object-store-memory": node.object_store_memory,
+    }
+    argv += [f"--{name}={value}" for name, value in limits.items() if value is not None]
+    if node.role == "worker":
+        return [*argv, f"--address={address}"]
+    return [
+        *argv,
+        "--head",
+        "--no-monitor",
+        f"--port={ports.gcs}",
+        "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={ports.dashboard}",
+        f"--ray-client-server-port={ports.ray_client_server}",
+    ]
+
+
+def _sessions(recorded: Sequence[Started]) -> list[tuple[int, str, str]]:
+    return [(s.pid, s.node, s.run) for s in recorded]
