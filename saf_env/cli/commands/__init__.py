@@ -1,0 +1,1 @@
+"""One module for each command: ``run(context, arguments)`` returns the exit code."""

@@ -1,0 +1,74 @@
+"""``saf-env check``: is this machine what the lock says, and may its nodes join."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from saf_env.cli.context import Context
+from saf_env.cli.output import Progress, print_json, print_table
+from saf_env.cluster import state as states
+from saf_env.cluster.gate import findings, gather
+from saf_env.errors import PreflightError
+from saf_env.plan.model import NodePlan
+from saf_env.preflight.base import Finding, to_json
+from saf_env.preflight.registry import IDS
+
+_ORDER = {"fail": 0, "warn": 1, "skip": 2, "ok": 3}
+
+
+def run(context: Context, arguments: argparse.Namespace) -> int:
+    """Check, with ``--fix`` repair and check again, and print the findings."""
+    context.refuse_unknown([*arguments.only, *arguments.ignore], IDS, "check")
+    nodes = context.nodes(arguments.nodes)
+    with Progress() as progress:
+        progress.step("looking at this machine")
+        found = _judged(context, arguments, nodes)
+        if arguments.fix:
+            from saf_env.cli.fix import fix
+
+            done = fix(context, nodes, found, progress)
+            if done:
+                found = _judged(context, arguments, nodes)
+            for line in done or ["nothing of what failed can be repaired by saf-env"]:
+                if done or any(f.level == "fail" for f in found):
+                    progress.notice(line)
+    ok = not any(finding.level == "fail" for finding in found)
+    if arguments.json:
+        print_json(to_json(found))
+    else:
+        _show(context, found)
+    return 0 if ok else PreflightError.exit_code
+
+
+def _judged(
+    context: Context, arguments: argparse.Namespace, nodes: Sequence[NodePlan]
+) -> list[Finding]:
+    state = states.read(context.home, context.plan.name)
+    facts = gather(context.plan, nodes, context.transport, context.uv, deep=arguments.deep)
+    return findings(
+        context.plan,
+        facts,
+        context.stale(),
+        ignore=arguments.ignore,
+        only=arguments.only,
+        running=state.nodes,
+    )
+
+
+def _show(context: Context, found: Sequence[Finding]) -> None:
+    """The table, worst first, then the remedies; what is in order is only counted."""
+    told = sorted((f for f in found if f.level != "ok"), key=lambda f: _ORDER[f.level])
+    if told:
+        print_table(
+            ["", "check", "node", "what is so", "evidence"],
+            [[f.level, f.id, f.node, f.summary, f.evidence] for f in told],
+        )
+    for finding in told:
+        if finding.hint:
+            print(f"{finding.id} on {finding.node}: {finding.hint}")
+    count = {level: sum(f.level == level for f in found) for level in _ORDER}
+    words = [f"{n} {level}" for level, n in count.items() if n]
+    verdict = "may not join" if count["fail"] else "may join"
+    names = ", ".join(dict.fromkeys(f.node for f in found))
+    print(f"{names}: {verdict} ({', '.join(words)})")

@@ -1,0 +1,55 @@
+"""``saf-env status``: the nodes, planned against actual."""
+
+from __future__ import annotations
+
+import argparse
+
+from saf_env.cli.context import Context
+from saf_env.cli.look import look
+from saf_env.cli.output import print_json, print_table
+from saf_env.cluster.status import NodeStatus, as_json
+
+
+def run(context: Context, arguments: argparse.Namespace) -> int:
+    """Print the status; what it is does not change the exit code."""
+    seen = look(context)
+    if arguments.json:
+        print_json(as_json(context.plan, seen.nodes))
+        return 0
+    show(context, seen.nodes)
+    for node in seen.strangers:
+        where = f"{node.address}:{node.port}"
+        print(f"not ours: a Ray node at {where} joined around saf-env (Ray's id {node.id[:12]})")
+    if reasons := context.stale():
+        print(f"the lock is stale: {'; '.join(reasons)}. What runs is judged by the lock in place")
+    return 0
+
+
+def show(context: Context, nodes: list[NodeStatus]) -> None:
+    """The table of nodes."""
+    plan = context.plan
+    ready = sum(status.state == "ready" for status in nodes)
+    print(f"cluster {plan.name} at {plan.address}: {ready} of {len(nodes)} nodes ready")
+    print_table(
+        ["node", "state", "host", "kind", "role", "platform", "python", "ray", "fingerprint"],
+        [
+            [
+                s.node.name,
+                s.state,
+                s.node.host,
+                s.node.kind,
+                s.node.role,
+                s.node.platform,
+                s.python or "-",
+                s.ray or "-",
+                fingerprint_cell(s),
+            ]
+            for s in nodes
+        ],
+    )
+
+
+def fingerprint_cell(status: NodeStatus) -> str:
+    """Twelve digits of the fingerprint, and the planned one where they differ."""
+    actual, planned = status.fingerprint[:12] or "-", status.node.fingerprint[:12]
+    return actual if actual == planned else f"{actual} (planned {planned})"

@@ -1,0 +1,98 @@
+"""``saf-env test``: the workload suite on the running cluster, and its report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from saf_env.cli.context import Context
+from saf_env.cli.look import Look, look
+from saf_env.cli.output import Progress, print_json
+from saf_env.cluster import state as states
+from saf_env.errors import BringUpError, WorkloadError
+
+
+def run(context: Context, arguments: argparse.Namespace) -> int:
+    """Run the suite and draw its report; exit code 7 when a workload is wrong."""
+    from saf_env.harness.runner import require_right, run_suite
+    from saf_env.provision.environments import ensure_environment
+    from saf_env.report import runs
+
+    context.fresh_lock()
+    with Progress() as progress:
+        progress.step("looking at the cluster")
+        seen = look(context)
+        _require_ready(context, seen)
+        ensure_environment(context.plan.driver, context.uv, progress.step)
+    live = _write_live(context, seen)
+    folder = runs.new_run(context.home / ".saf" / "runs")
+    report = run_suite(
+        live,
+        context.plan.driver.python,
+        folder,
+        arguments.select,
+        context.transport,
+        _variables(context),
+        quick=arguments.quick,
+        show=not arguments.json,
+    )
+    runs.prune(context.home / ".saf" / "runs")
+    if arguments.json:
+        print_json(report)
+        return 0 if report["verdict"] == "ok" else WorkloadError.exit_code
+    from saf_env.report.model import read
+    from saf_env.report.terminal import draw
+
+    draw(read(folder / "report.json"))
+    print(f"report: {(folder / 'report.json').relative_to(context.home)}, junit.xml beside it")
+    require_right(report)
+    return 0
+
+
+def _require_ready(context: Context, seen: Look) -> None:
+    states_seen = [f"{s.node.name} is {s.state}" for s in seen.nodes if s.state != "ready"]
+    if states_seen:
+        raise BringUpError(
+            f"cluster {context.plan.name} is not ready: {', '.join(states_seen)}",
+            hint="run `saf-env up`, then `saf-env test` again",
+        )
+
+
+def _write_live(context: Context, seen: Look) -> Path:
+    """Tell the suite which cluster runs; see :mod:`saf_env.harness.live`."""
+    plan = context.plan
+    nodes = [
+        {
+            "name": s.node.name,
+            "host": s.node.host,
+            "kind": s.node.kind,
+            "role": s.node.role,
+            "platform": s.node.platform,
+            "groups": list(s.node.groups),
+            "cpus": seen.ray[s.node.name].resources.get("CPU"),
+            "fingerprint": s.fingerprint,
+            "node_id": seen.ray[s.node.name].id,
+        }
+        for s in seen.nodes
+    ]
+    value = {
+        "schema": 1,
+        "cluster": plan.name,
+        "address": plan.address,
+        "node_ip": plan.head.address,
+        "head": plan.head.name,
+        "nodes": nodes,
+    }
+    path = states.folder(context.home, plan.name) / "live.json"
+    states.write_atomically(path, json.dumps(value, indent=2))
+    return path
+
+
+def _variables(context: Context) -> dict[str, str]:
+    """The driver's environment: the head's variables, and what pytest needs of the terminal."""
+    names = ("COLUMNS", "HOME", "LANG", "LC_ALL", "NO_COLOR", "TERM", "TZ", "USER")
+    inherited = {k: v for k in names if (v := os.environ.get(k)) is not None}
+    path = f"{context.plan.driver.path / 'bin'}:/usr/bin:/bin"
+    return {**inherited, "PATH": path, **context.plan.head.variables}

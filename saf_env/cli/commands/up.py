@@ -1,0 +1,129 @@
+"""``saf-env up``: lock if nothing is locked, provision, check, start, attest."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from saf_env.cli.context import Context
+from saf_env.cli.output import Progress, print_json
+from saf_env.cluster import state as states
+from saf_env.cluster.status import NodeStatus, as_attested, as_json
+from saf_env.errors import BringUpError, UsageError
+from saf_env.plan.model import NodePlan
+
+if TYPE_CHECKING:
+    from saf_env.cluster.lifecycle import UpResult
+
+
+def run(context: Context, arguments: argparse.Namespace) -> int:
+    """Bring the cluster up and print its status; what is up already is left alone."""
+    began = time.monotonic()
+    with Progress() as progress:
+        _lock_if_needed(context, progress)
+        context.fresh_lock()
+        _refuse_unsupported(context)
+        with states.held(context.home, context.plan.name, "saf-env up"):
+            nodes, started = _up(context, arguments, progress)
+    if arguments.json:
+        print_json(as_json(context.plan, nodes))
+        return 0
+    from saf_env.cli.commands.status import show
+
+    show(context, nodes)
+    if started:
+        print(f"started {', '.join(started)} in {time.monotonic() - began:.1f} s")
+    else:
+        print("everything was up already")
+    return 0
+
+
+def _lock_if_needed(context: Context, progress: Progress) -> None:
+    """Lock a cluster that has no lock at all; a stale one is the user's to look at."""
+    if (context.home / "lockfiles" / context.spec.name).exists():
+        return
+    from saf_env.lock.make import make
+
+    progress.step(f"locking cluster {context.spec.name}")
+    make(context.spec, context.home, context.uv, notify=progress.notice)
+
+
+def _refuse_unsupported(context: Context) -> None:
+    """Hosts over SSH and containers without a fallback are not run by this version."""
+    for node in context.plan.nodes:
+        if context.spec.hosts[node.host].ssh is not None:
+            raise UsageError(
+                f"{node.name} is on host {node.host}, reached over SSH; this version of saf-env "
+                "runs nodes on this machine only",
+                hint="take the host and its nodes out of the cluster file",
+            )
+        if node.kind == "container":
+            raise UsageError(
+                f"{node.name} is a container node; this version of saf-env runs native nodes only",
+                hint=f'give node {node.name} fallback = "native" in the cluster file',
+            )
+
+
+def _up(
+    context: Context, arguments: argparse.Namespace, progress: Progress
+) -> tuple[list[NodeStatus], tuple[str, ...]]:
+    """The status of all nodes, and the names of those that had to be started."""
+    from saf_env.cli.look import look
+
+    plan = context.plan
+    # What looks ready needs no second look; where nothing was started there is nothing to see.
+    if states.read(context.home, plan.name).nodes and (seen := look(context)).ready:
+        return seen.nodes, ()
+    result = _bring_up(context, arguments, progress)
+    if len(result.attested) == len(plan.nodes):
+        return [as_attested(node) for node in plan.nodes], result.started
+    seen = look(context)
+    if not seen.ready:
+        found = [f"{s.node.name} is {s.state}" for s in seen.nodes if s.state != "ready"]
+        raise BringUpError(
+            f"cluster {plan.name} is up, and is not what was planned: {', '.join(found)}",
+            hint="run `saf-env down`, then `saf-env check --deep --fix`, then `saf-env up`",
+        )
+    return seen.nodes, result.started
+
+
+def _bring_up(
+    context: Context, arguments: argparse.Namespace, progress: Progress
+) -> UpResult:
+    from saf_env.cluster.lifecycle import Lifecycle
+    from saf_env.cluster.token import ensure_token
+
+    plan = context.plan
+    _provision(context, progress)
+    ensure_token(context.home, plan.name)
+    lifecycle = Lifecycle(plan, context.runtime(), context.gcs, progress.step)
+
+    def gate(nodes: Sequence[NodePlan]) -> None:
+        from saf_env.cluster.gate import findings, gather, refuse_failed
+
+        for node in nodes:
+            if node.fallback_reason:
+                progress.notice(
+                    f"{node.name} is a container node; it runs natively, as its fallback allows: "
+                    f"{node.fallback_reason}"
+                )
+        progress.step("checking every node before it starts")
+        facts = gather(plan, nodes, context.transport, context.uv)
+        found = findings(plan, facts, context.stale(), ignore=arguments.ignore)
+        refuse_failed(found)
+        for finding in found:
+            if finding.level == "warn":
+                progress.notice(f"{finding.node}: {finding.id}: {finding.summary}")
+
+    return lifecycle.up(gate)
+
+
+def _provision(context: Context, progress: Progress) -> None:
+    """Make the environments of the nodes and of the driver, as far as they are missing."""
+    from saf_env.provision.environments import ensure_environment
+
+    wanted = [*(node.environment for node in context.plan.nodes), context.plan.driver]
+    for environment in {e.key: e for e in wanted}.values():
+        ensure_environment(environment, context.uv, progress.step)

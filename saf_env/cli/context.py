@@ -1,0 +1,162 @@
+"""What commands have in common: where the project is, and the values that stages hand on."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from saf_env import __version__
+from saf_env.errors import LockError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from saf_env.cluster.gcs import Gcs
+    from saf_env.lock.model import Lock
+    from saf_env.plan.model import ClusterPlan, NodePlan
+    from saf_env.runtimes.native import NativeRuntime
+    from saf_env.spec.model import ClusterSpec
+    from saf_env.transports.local import LocalTransport
+    from saf_env.uv import Uv
+
+
+@dataclass(frozen=True)
+class Context:
+    """One call of ``saf-env``.
+
+    Attributes:
+        home: the project folder, absolute.
+        file: the cluster file, absolute.
+    """
+
+    home: Path
+    file: Path
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> Context:
+        """From the options that every command has.
+
+        Raises:
+            UsageError: the project folder is none.
+        """
+        home = Path(arguments.project or ".").absolute()
+        if not home.is_dir():
+            raise UsageError(f"there is no folder {home}", hint="name another with --project")
+        # resolve(): one cluster has one id, whichever way its folder was reached.
+        home = home.resolve()
+        file = Path(arguments.file).absolute() if arguments.file else home / "cluster.toml"
+        return cls(home, file)
+
+    @cached_property
+    def spec(self) -> ClusterSpec:
+        """The cluster file.
+
+        Looking for mistakes takes a quarter of a second; a text that was found right once is not
+        looked at again.
+        """
+        from saf_env.spec.parse import parse, read
+
+        text = read(self.file)
+        digest = hashlib.sha256(f"{__version__}\0{text}".encode()).hexdigest()
+        proven = self.home / ".saf" / "proven" / digest
+        spec = parse(text, trusted=proven.exists())
+        try:
+            proven.parent.mkdir(parents=True, exist_ok=True)
+            proven.touch()
+        except OSError:
+            pass  # a read-only project can be looked at all the same
+        return spec
+
+    @cached_property
+    def lock(self) -> Lock:
+        """The lock as it lies in ``lockfiles/``, fresh or not.
+
+        Raises:
+            LockError: there is none, or it is damaged.
+        """
+        from saf_env.lock.files import read
+
+        return read(self.home, self.spec.name)
+
+    def fresh_lock(self) -> Lock:
+        """The lock, which must have been made from this very cluster file.
+
+        Raises:
+            LockError: it is missing, damaged or stale.
+        """
+        if reasons := self.stale():
+            raise LockError(
+                f"the lock of cluster {self.spec.name} is stale: {'; '.join(reasons)}",
+                hint="run `saf-env lock` and look at what changes",
+            )
+        return self.lock
+
+    def stale(self) -> list[str]:
+        """Why the lock does not fit the cluster file; empty when it does."""
+        from saf_env.lock.files import freshness
+
+        return list(freshness(self.spec, self.home))
+
+    @cached_property
+    def plan(self) -> ClusterPlan:
+        """The plan of the cluster file and the lock in place."""
+        from saf_env.plan.build import build
+
+        return build(self.spec, self.lock, self.home, container_engine=False)
+
+    @cached_property
+    def uv(self) -> Uv:
+        """The pinned uv."""
+        from saf_env.uv import find_uv
+
+        return find_uv(self.home, os.environ)
+
+    @cached_property
+    def transport(self) -> LocalTransport:
+        """This machine."""
+        from saf_env.transports.local import LocalTransport
+
+        return LocalTransport()
+
+    @cached_property
+    def gcs(self) -> Gcs:
+        """The running cluster's GCS."""
+        from saf_env.cluster.gcs import Gcs
+
+        return Gcs(self.plan, self.transport)
+
+    def runtime(self, cluster: str = "") -> NativeRuntime:
+        """The runtime of this machine's nodes of ``cluster`` (default: the cluster file's)."""
+        from saf_env.plan.build import temp_dir
+        from saf_env.runtimes.native import NativeRuntime
+
+        folder = temp_dir(self.home, cluster or self.spec.name)
+        return NativeRuntime(self.transport, Path(sys.executable), folder)
+
+    def nodes(self, names: Sequence[str]) -> tuple[NodePlan, ...]:
+        """The planned nodes called ``names``, or all.
+
+        Raises:
+            UsageError: there is no such node.
+        """
+        known = [node.name for node in self.plan.nodes]
+        self.refuse_unknown(names, known, "node")
+        return tuple(n for n in self.plan.nodes if not names or n.name in names)
+
+    @staticmethod
+    def refuse_unknown(names: Iterable[str], known: Sequence[str], what: str) -> None:
+        """Raise UsageError for the first of ``names`` that is not ``known``."""
+        from saf_env.spec.words import nearest
+
+        for name in names:
+            if name not in known:
+                raise UsageError(
+                    f'there is no {what} "{name}" in this cluster',
+                    hint=nearest(name, known, f"{what}s"),
+                )

@@ -1,0 +1,82 @@
+"""Repairs what can be repaired safely: environments, made anew, and a missing token."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from saf_env.cli.context import Context
+from saf_env.cli.output import Progress
+from saf_env.cluster import state as states
+from saf_env.cluster.token import ensure_token
+from saf_env.errors import PreflightError
+from saf_env.plan.build import token_path
+from saf_env.plan.model import NodePlan
+from saf_env.preflight.base import Finding
+from saf_env.provision.environments import ensure_environment
+
+ENVIRONMENT = frozenset(
+    {
+        "packages-extra",
+        "packages-intact",
+        "packages-locked",
+        "python-build",
+        "python-isolated",
+        "python-version",
+    }
+)
+"""Checks whose remedy is an environment made anew."""
+
+
+def fix(
+    context: Context, nodes: Sequence[NodePlan], found: Sequence[Finding], progress: Progress
+) -> list[str]:
+    """Repair what ``found`` says is wrong with ``nodes``; returns what was done, line by line.
+
+    Raises:
+        PreflightError: a node runs in the environment that would have to be replaced.
+    """
+    # A check that could not be judged (skip) has an environment that is not there at all.
+    bad = [f for f in found if f.level == "fail" or (f.level == "skip" and f.id in ENVIRONMENT)]
+    done: list[str] = []
+    with states.held(context.home, context.plan.name, "saf-env check --fix"):
+        for node in nodes:
+            wrong = {f.id for f in bad if f.node == node.name}
+            if wrong & ENVIRONMENT:
+                _refuse_running(context, node)
+                progress.step(f"making the environment of {node.name} anew")
+                if ensure_environment(
+                    node.environment, context.uv, progress.step, rebuild=_is_old(node, done)
+                ):
+                    done.append(f"made the environment {node.environment.key} anew")
+        if any(f.id == "token" for f in bad):
+            done += _token(context)
+    return done
+
+
+def _is_old(node: NodePlan, done: Sequence[str]) -> bool:
+    """Whether the node's environment was not made in this very call, for a node that shares it."""
+    return not any(node.environment.key in line for line in done)
+
+
+def _refuse_running(context: Context, node: NodePlan) -> None:
+    state = states.read(context.home, context.plan.name)
+    running = {found.node for found in context.runtime().find(state.recorded)}
+    shared = [
+        other.name
+        for other in context.plan.nodes
+        if other.environment.key == node.environment.key and other.name in running
+    ]
+    if shared:
+        raise PreflightError(
+            f"the environment of {node.name} cannot be replaced: {', '.join(shared)} runs in it",
+            hint="run `saf-env down`, then `saf-env check --fix`, then `saf-env up`",
+        )
+
+
+def _token(context: Context) -> list[str]:
+    """Make a missing token; close one that others can read."""
+    path = token_path(context.home, context.plan.name)
+    if ensure_token(context.home, context.plan.name):
+        return ["made the token"]
+    path.chmod(0o600)
+    return [f"made {path.name} of the cluster readable by this user only"]

@@ -1,0 +1,79 @@
+"""Looks at the cluster as it is now: processes, the GCS and the environments, side by side."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from saf_env.cli.context import Context
+from saf_env.cluster import state as states
+from saf_env.cluster.gate import gather
+from saf_env.cluster.gcs import RayNode
+from saf_env.cluster.lifecycle import plan_digest
+from saf_env.cluster.status import NodeStatus, state_of, strangers
+from saf_env.plan.fingerprint import actual_fingerprint
+from saf_env.runtimes.base import Found, by_node
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen.
+
+    Attributes:
+        nodes: every planned node.
+        ray: what the GCS knows of what runs, by node name; empty when it does not answer.
+        strangers: living Ray nodes that saf-env did not start.
+    """
+
+    nodes: list[NodeStatus]
+    ray: dict[str, RayNode]
+    strangers: list[RayNode]
+
+    @property
+    def ready(self) -> bool:
+        """Whether every node is ready."""
+        return all(node.state == "ready" for node in self.nodes)
+
+
+def look(context: Context) -> Look:
+    """See :class:`Look`. Nothing is changed, and no state file is believed."""
+    plan = context.plan
+    state = states.read(context.home, plan.name)
+    with ThreadPoolExecutor() as pool:
+        facts = pool.submit(gather, plan, plan.nodes, context.transport, context.uv)
+        found = by_node(context.runtime().find(state.recorded))
+        alive = plan.head.name in found and found[plan.head.name].whole("head")
+        known = context.gcs.nodes() if alive else None
+        seen = facts.result()
+    by_run = {node.run: node for node in known or ()}
+    ray = {name: by_run[f.run] for name, f in found.items() if f.run in by_run}
+    nodes = []
+    for node in plan.nodes:
+        inside = seen[node.name]["facts"]
+        fingerprint = actual_fingerprint(inside)
+        present = found.get(node.name)
+        status = state_of(
+            node,
+            recorded=node.name in state.nodes,
+            attested=present is not None and state.is_attested(node.name, present.run),
+            found=present,
+            ray=ray.get(node.name),
+            head_answers=known is not None,
+            as_planned=fingerprint == node.fingerprint and _of_this_plan(context, present),
+        )
+        nodes.append(NodeStatus(node, status, fingerprint, *_versions(inside)))
+    return Look(nodes, ray, strangers(plan, known or ()))
+
+
+def _of_this_plan(context: Context, found: Found | None) -> bool:
+    if found is None:
+        return False
+    node = context.plan.node(found.node)
+    return found.run.split(".")[0] == plan_digest(node, context.plan.address)
+
+
+def _versions(facts: dict[str, Any]) -> tuple[str, str]:
+    """Versions of Python and Ray, empty when they could not be seen."""
+    python = facts.get("interpreter", {}).get("version", "")
+    return python, dict(facts.get("packages", ())).get("ray", "")
