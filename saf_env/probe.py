@@ -530,16 +530,28 @@ def _port_owners(wanted: set[int]) -> dict[int, int]:
     return {inodes[i]: pid for pid in _pids() for i in _open_sockets(pid) if i in inodes}
 
 
+def _mark(pid: int) -> str:
+    """Our mark in a process's environment, ``""`` without one or when we may not look."""
+    start = MARK_VARIABLE.encode() + b"="
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            marks = [v[len(start) :] for v in file.read().split(b"\0") if v.startswith(start)]
+    except OSError:
+        return ""
+    return marks[0].decode("utf-8", "replace") if marks else ""
+
+
 def _process(pid: int) -> dict[str, Any]:
-    """A process's id, name and our mark on it (``""`` when it has none or we may not look)."""
-    found = {"pid": pid, "command": "", "mark": ""}
+    """A process's id, name and our mark on it.
+
+    Ray's agents and workers write their title over their environment; the process that leads their
+    session (``ray start``) still has the mark.
+    """
+    found = {"pid": pid, "command": "", "mark": _mark(pid)}
     try:
         with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
             found["command"] = file.read().strip()
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            start = MARK_VARIABLE.encode() + b"="
-            marks = [v[len(start) :] for v in file.read().split(b"\0") if v.startswith(start)]
-        found["mark"] = marks[0].decode("utf-8", "replace") if marks else ""
+        found["mark"] = found["mark"] or _mark(os.getsid(pid))
     except OSError:
         pass
     return found

@@ -24,7 +24,7 @@ def ports_free(case: Case) -> Verdict:
     if not held:
         return ok("held by this node itself" if seen["held"] else "all ports free")
     return fail(
-        f"{len(held)} ports are taken",
+        "1 port is taken" if len(held) == 1 else f"{len(held)} ports are taken",
         listed([_holder(port) for port in held]),
         "end the program that holds them, or set cluster.port in the cluster file to another block",
     )

@@ -139,7 +139,7 @@ def stale_ray(case: Case) -> Verdict:
         )
     if seen["others"]:
         found = [f"{p['command']} (pid {p['pid']}, ports {_ports(p)})" for p in seen["others"]]
-        return warn("another Ray runs on this host", listed(found), "saf-env leaves it alone")
+        return warn("another Ray runs on this host", listed(found, 2), "saf-env leaves it alone")
     return ok("this node's own processes" if case.running else "no other Ray")
 
 

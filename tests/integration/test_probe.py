@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -161,6 +162,23 @@ def test_marked_processes_are_found(tmp_path: Path) -> None:
     assert [(p["pid"], p["mark"]) for p in seen["ours"]] == [(ids[0], MARK)]
     others = {p["pid"]: p["command"] for p in seen["others"] if p["pid"] in ids}
     assert others == {ids[1]: "raylet", ids[3]: "raylet"}
+
+
+def test_a_process_without_mark_is_known_by_its_session() -> None:
+    leader = subprocess.Popen(
+        ["/bin/sh", "-c", "env -i /bin/sleep 60; true"],
+        env={probe.MARK_VARIABLE: MARK},
+        start_new_session=True,
+    )
+    try:
+        seen: set[str] = set()
+        while "sleep" not in seen:
+            assert leader.poll() is None
+            ours = facts("ray", cluster_id="saf-test123", node="head")["ray"]["ours"]
+            seen = {p["command"] for p in ours if p["mark"] == MARK}
+    finally:
+        os.killpg(leader.pid, signal.SIGKILL)
+        leader.wait()
 
 
 @pytest.mark.parametrize(

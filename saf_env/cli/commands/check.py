@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 
 from saf_env.cli.context import Context
 from saf_env.cli.output import Progress, print_json, print_table
@@ -27,17 +28,14 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         if arguments.fix:
             from saf_env.cli.fix import fix
 
-            done = fix(context, nodes, found, progress)
-            if done:
-                found = _judged(context, arguments, nodes)
-            for line in done or ["nothing of what failed can be repaired by saf-env"]:
-                if done or any(f.level == "fail" for f in found):
-                    progress.notice(line)
+            for line in fix(context, nodes, found, progress):
+                progress.notice(line)
+            found = _judged(context, arguments, nodes)
     ok = not any(finding.level == "fail" for finding in found)
     if arguments.json:
         print_json(to_json(found))
     else:
-        _show(context, found)
+        _show(found)
     return 0 if ok else PreflightError.exit_code
 
 
@@ -56,19 +54,28 @@ def _judged(
     )
 
 
-def _show(context: Context, found: Sequence[Finding]) -> None:
+def _show(found: Sequence[Finding]) -> None:
     """The table, worst first, then the remedies; what is in order is only counted."""
     told = sorted((f for f in found if f.level != "ok"), key=lambda f: _ORDER[f.level])
-    if told:
+    groups = together(told)
+    if groups:
         print_table(
-            ["", "check", "node", "what is so", "evidence"],
-            [[f.level, f.id, f.node, f.summary, f.evidence] for f in told],
+            ["", "check", "nodes", "what is so", "evidence"],
+            [[f.level, f.id, names, f.summary, f.evidence] for f, names in groups],
         )
-    for finding in told:
+    for finding, names in groups:
         if finding.hint:
-            print(f"{finding.id} on {finding.node}: {finding.hint}")
+            print(f"{finding.id} on {names}: {finding.hint}")
     count = {level: sum(f.level == level for f in found) for level in _ORDER}
     words = [f"{n} {level}" for level, n in count.items() if n]
     verdict = "may not join" if count["fail"] else "may join"
     names = ", ".join(dict.fromkeys(f.node for f in found))
     print(f"{names}: {verdict} ({', '.join(words)})")
+
+
+def together(found: Sequence[Finding]) -> list[tuple[Finding, str]]:
+    """Findings that differ in the node only, as one with the names of all their nodes."""
+    groups: dict[Finding, list[str]] = {}
+    for finding in found:
+        groups.setdefault(replace(finding, node=""), []).append(finding.node)
+    return [(finding, ", ".join(names)) for finding, names in groups.items()]

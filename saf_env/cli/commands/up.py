@@ -89,9 +89,7 @@ def _up(
     return seen.nodes, result.started
 
 
-def _bring_up(
-    context: Context, arguments: argparse.Namespace, progress: Progress
-) -> UpResult:
+def _bring_up(context: Context, arguments: argparse.Namespace, progress: Progress) -> UpResult:
     from saf_env.cluster.lifecycle import Lifecycle
     from saf_env.cluster.token import ensure_token
 
@@ -101,6 +99,7 @@ def _bring_up(
     lifecycle = Lifecycle(plan, context.runtime(), context.gcs, progress.step)
 
     def gate(nodes: Sequence[NodePlan]) -> None:
+        from saf_env.cli.commands.check import together
         from saf_env.cluster.gate import findings, gather, refuse_failed
 
         for node in nodes:
@@ -113,9 +112,8 @@ def _bring_up(
         facts = gather(plan, nodes, context.transport, context.uv)
         found = findings(plan, facts, context.stale(), ignore=arguments.ignore)
         refuse_failed(found)
-        for finding in found:
-            if finding.level == "warn":
-                progress.notice(f"{finding.node}: {finding.id}: {finding.summary}")
+        for finding, names in together([f for f in found if f.level == "warn"]):
+            progress.notice(f"{names}: {finding.id}: {finding.summary}")
 
     return lifecycle.up(gate)
 

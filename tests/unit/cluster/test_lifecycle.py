@@ -1,0 +1,35 @@
+"""What makes two starts of a node differ."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from saf_env.cluster.lifecycle import plan_digest
+from saf_env.plan.model import ClusterPlan
+
+
+def test_a_plan_has_one_digest(plan: ClusterPlan) -> None:
+    node = plan.node("linux")
+
+    assert plan_digest(node, plan.address) == plan_digest(replace(node), plan.address)
+    assert len(plan_digest(node, plan.address)) == 16
+
+
+def test_all_that_decides_how_a_node_runs_is_in_the_digest(plan: ClusterPlan) -> None:
+    node = plan.node("linux")
+    changed = [
+        replace(node, cpus=4),
+        replace(node, memory=2**30),
+        replace(node, resources={}),
+        replace(node, labels={}),
+        replace(node, variables={}),
+        replace(node, address="127.0.0.3"),
+        replace(node, ports=replace(node.ports, max_worker=9999)),
+        replace(node, fingerprint="0" * 64),
+        replace(node, environment=plan.head.environment),
+    ]
+
+    digests = {plan_digest(n, plan.address) for n in [node, *changed]}
+
+    assert len(digests) == len(changed) + 1
+    assert plan_digest(node, "127.0.0.2:6381") not in digests

@@ -1,0 +1,169 @@
+"""Which processes are ours, from lists of processes, and what is done with files."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from saf_env.runtimes.agent import logs, macos_processes, ours, private_folder, set_link, tail
+
+MARK = "saf-1/linux/run"
+
+
+def process(pid: int, session: int, command: str = "x", mark: str = "") -> dict[str, Any]:
+    return {"pid": pid, "session": session, "started": "1", "command": command, "mark": mark}
+
+
+def found(everything: list[dict[str, Any]], *sessions: tuple[int, str, str]) -> dict[int, str]:
+    return {p["pid"]: f"{p['node']}/{p['role']}" for p in ours(everything, "saf-1", sessions)}
+
+
+def test_a_mark_makes_a_process_ours_and_so_does_the_session_of_one() -> None:
+    everything = [
+        process(10, 10, "/e/bin/python -m ray", MARK),
+        process(11, 10, "/e/ray/raylet/raylet --x", MARK),
+        process(12, 10, "/e/ray/gcs/gcs_server --x", MARK),
+        process(13, 10, "ray::DashboardAgent"),
+        process(14, 14, "/e/bin/python own session", MARK),
+        process(20, 20, "bash"),
+    ]
+
+    assert found(everything) == {
+        10: "linux/leader",
+        11: "linux/raylet",
+        12: "linux/gcs",
+        13: "linux/other",
+        14: "linux/leader",
+    }
+
+
+def test_other_clusters_are_not_ours() -> None:
+    everything = [
+        process(10, 10, mark="saf-2/linux/run"),
+        process(11, 11, mark="saf-1"),
+        process(12, 12, mark="saf-1/linux"),
+        process(13, 13, mark="saf-11/linux/run"),
+        process(14, 14, mark="x/saf-1/linux/run"),
+    ]
+
+    assert found(everything) == {}
+
+
+def test_a_marked_process_in_somebodys_shell_is_ours_and_the_shell_is_not() -> None:
+    everything = [process(10, 10, "bash"), process(11, 10, mark=MARK), process(12, 10, "vim")]
+
+    assert set(found(everything)) == {11}
+
+
+def test_the_session_outlives_its_leader() -> None:
+    everything = [process(11, 10, "/e/raylet", MARK), process(12, 10, "ray::IDLE")]
+
+    assert found(everything) == {11: "linux/raylet", 12: "linux/other"}
+
+
+def test_recorded_sessions_find_workers_and_nothing_else() -> None:
+    everything = [
+        process(12, 10, "ray::IDLE"),
+        process(13, 10, "/usr/sbin/daemon"),
+        process(22, 20, "ray::IDLE"),
+        process(20, 20, "/usr/bin/somebody"),
+    ]
+
+    recorded = ((10, "linux", "run"), (20, "head", "run"))
+    assert found(everything, *recorded) == {12: "linux/other"}
+
+
+def test_macos_lists_variables_behind_the_command() -> None:
+    text = (
+        "    1 Sun Nov 22 10:00:00 2026     /sbin/launchd\n"
+        " 4711 Mon Nov 23 21:02:03 2026     /e/raylet --a b HOME=/Users/x SAF_ENV_NODE=saf-1/h/r "
+        "PATH=/bin\n"
+        "   12 Sun Nov 22 10:00:00 2026     \n"
+    )
+
+    first, second, third = macos_processes(text)
+
+    assert first["mark"] == third["command"] == ""
+    assert second["pid"] == 4711
+    assert second["started"] == "Mon Nov 23 21:02:03 2026"
+    assert second["command"].startswith("/e/raylet --a b ")
+    assert second["mark"] == "saf-1/h/r"
+
+
+def test_the_folder_is_private(tmp_path: Path) -> None:
+    folder = tmp_path / "saf-1"
+
+    private_folder(str(folder))
+    folder.chmod(0o777)
+    private_folder(str(folder))
+
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_folder_that_somebody_put_there_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "file").write_text("")
+
+    for name in ("link", "file"):
+        with pytest.raises(PermissionError, match="not a folder of this user"):
+            private_folder(str(tmp_path / name))
+
+
+def test_a_link_follows_its_target(tmp_path: Path) -> None:
+    link = tmp_path / "envs" / "base"
+    for target in ("one", "two", "two"):
+        set_link(str(link), str(tmp_path / target))
+        assert os.readlink(link) == str(tmp_path / target)
+    assert [p.name for p in link.parent.iterdir()] == ["base"]
+
+
+def request(folder: Path, **offsets: int) -> dict[str, Any]:
+    return {
+        "folders": [str(folder)],
+        "files": [str(folder / "none.log")],
+        "offsets": {str(folder / f"{name}.log"): n for name, n in offsets.items()},
+        "limit": 1000,
+    }
+
+
+def test_logs_go_on_where_they_were_left(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("one\ntwo\n")
+    (tmp_path / "a.txt").write_text("no log")
+
+    assert logs(request(tmp_path))["texts"] == {str(log): "one\ntwo\n"}
+    assert logs(request(tmp_path, a=4)) == {
+        "texts": {str(log): "two\n"},
+        "offsets": {str(log): 8},
+    }
+    assert logs(request(tmp_path, a=8))["texts"] == {}
+
+
+def test_a_log_that_was_begun_anew_is_read_from_its_beginning(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("new\n")
+
+    assert logs(request(tmp_path, a=100))["texts"] == {str(log): "new\n"}
+
+
+def test_a_line_is_shown_when_it_is_whole(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("whole\nhal")
+
+    assert logs(request(tmp_path)) == {
+        "texts": {str(log): "whole\n"},
+        "offsets": {str(log): 6},
+    }
+
+
+def test_of_a_big_log_the_end_is_read(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("x" * 5000 + "\nend\n")
+
+    assert len(logs(request(tmp_path))["texts"][str(log)]) == 1000
+    assert tail(str(log)).endswith("\nend\n")
+    assert tail(str(tmp_path / "none")) == ""
