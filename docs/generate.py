@@ -1,0 +1,57 @@
+"""Writes docs/checks.md from the words of the checks themselves.
+
+Run it in saf-env's development environment:
+
+    sh saf_env/bootstrap.sh dev python docs/generate.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from saf_env.preflight.base import Check
+from saf_env.preflight.registry import CHECKS
+
+TARGET = Path(__file__).with_name("checks.md")
+
+_HEAD = """\
+# What is checked
+
+<!-- Written by docs/generate.py from the checks themselves. -->
+
+`saf-env check` looks at a node without changing anything, and `saf-env up` does the same before it
+starts one. Facts are gathered on the node; then every check judges them, so that you see all that
+is wrong at once. A check says one of four things:
+
+| level | means |
+|---|---|
+| `ok` | the requirement is met |
+| `warn` | it is not, and the node may join all the same |
+| `fail` | it is not, and the node may not join (exit code 4) |
+| `skip` | it could not be judged, and why |
+
+`saf-env check --only ID` runs one check. `--ignore ID`, also of `saf-env up`, turns its `fail` into
+a `warn` that says so. `--fix` makes environments anew, makes a missing token, and closes one that
+others can read.
+
+Once a node has started it is *attested*: the facts are gathered again, from inside a Ray worker on
+it. If its fingerprint (a digest over the interpreter's build and all packages) is not the planned
+one, the node is drained and stopped, and `up` ends with exit code 6.
+
+| check | worst | what must be so |
+|---|---|---|
+"""
+
+
+def render() -> str:
+    """The text of docs/checks.md."""
+    rows = "".join(f"| [`{c.id}`](#{c.id}) | {c.level} | {c.title} |\n" for c in CHECKS)
+    return _HEAD + rows + "".join(_section(check) for check in CHECKS)
+
+
+def _section(check: Check) -> str:
+    return f"\n## `{check.id}`\n\n{check.explain}\n"
+
+
+if __name__ == "__main__":
+    TARGET.write_text(render(), encoding="utf-8")
