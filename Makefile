@@ -56,6 +56,6 @@ pins: ## resolve saf-env's own packages and uv anew, show the difference first
 
 clean: ## stop this cluster and remove all that can be made again (reports are kept)
 	@if [ -d .saf/clusters ]; then sh saf_env/bootstrap.sh tool saf-env down; fi
-	@cd .saf 2>/dev/null && rm -rf bootstrap.lock cache clusters dev envs new-* python tool uv; true
+	@cd .saf 2>/dev/null && rm -rf bench bootstrap.lock cache clusters dev envs locks new-* proven python tmp tool uv; true
 	@rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . \( -name .saf -o -name .git \) -prune -o -name __pycache__ -prune -exec rm -rf {} +

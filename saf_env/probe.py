@@ -28,6 +28,7 @@ MARKER = "saf-env.json"
 MANIFEST = "saf-env-files.json"
 MARK_VARIABLE = "SAF_ENV_NODE"
 _OWN_FILES = (MARKER, MANIFEST)
+_LISTEN = "0A"  # TCP_LISTEN as /proc/net/tcp writes it (include/net/tcp_states.h)
 _LISTED = 20  # names of files shown for one fact; the count is always exact
 
 
@@ -491,8 +492,8 @@ def ports(request: dict[str, Any]) -> dict[str, Any]:
     return {"address": wanted, "address_error": unusable, "held": list(held.values())}
 
 
-def _sockets() -> dict[str, int]:
-    """Inode to local port of every TCP socket of this host that is in use (Linux only)."""
+def _sockets(*, listening: bool = False) -> dict[str, int]:
+    """Inode to local port of every TCP socket of this host, or every listening one (Linux)."""
     found = {}
     for table in ("/proc/net/tcp", "/proc/net/tcp6"):
         try:
@@ -500,7 +501,8 @@ def _sockets() -> dict[str, int]:
                 rows = [line.split() for line in file.readlines()[1:]]
         except OSError:
             continue
-        found.update({row[9]: int(row[1].rsplit(":", 1)[1], 16) for row in rows if row[9] != "0"})
+        used = [row for row in rows if row[9] != "0" and (row[3] == _LISTEN or not listening)]
+        found.update({row[9]: int(row[1].rsplit(":", 1)[1], 16) for row in used})
     return found
 
 
@@ -568,7 +570,7 @@ def ray_processes(request: dict[str, Any]) -> dict[str, Any]:
     ours = [p for p in found if p["mark"].startswith(cluster + request["node"] + "/")]
     rays = [p for p in found if p["command"] in ("raylet", "gcs_server")]
     others = [p for p in rays if not p["mark"].startswith(cluster)]
-    sockets = _sockets() if others else {}
+    sockets = _sockets(listening=True) if others else {}
     for process in others:
         inodes = _open_sockets(process["pid"])
         process["ports"] = sorted({sockets[inode] for inode in inodes if inode in sockets})

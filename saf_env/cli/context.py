@@ -137,7 +137,7 @@ class Context:
         from saf_env.runtimes.native import NativeRuntime
 
         folder = temp_dir(self.home, cluster or self.spec.name)
-        return NativeRuntime(self.transport, Path(sys.executable), folder)
+        return NativeRuntime(self.transport, Path(sys.executable), folder, here=True)
 
     def nodes(self, names: Sequence[str]) -> tuple[NodePlan, ...]:
         """The planned nodes called ``names``, or all.
@@ -149,6 +149,26 @@ class Context:
         self.refuse_unknown(names, known, "node")
         return tuple(n for n in self.plan.nodes if not names or n.name in names)
 
+    def refuse_unsupported(self, nodes: Sequence[NodePlan]) -> None:
+        """Raise UsageError when one of ``nodes`` cannot be run, or looked at, by this version."""
+        other = [
+            f"{node.name} (host {node.host}, over SSH)"
+            for node in nodes
+            if self.spec.hosts[node.host].ssh is not None
+        ]
+        other += [
+            f"{node.name} (a container without a fallback)"
+            for node in nodes
+            if node.kind == "container" and self.spec.hosts[node.host].ssh is None
+        ]
+        if other:
+            raise UsageError(
+                "this version of saf-env runs native nodes of this machine only, so not "
+                + ", ".join(other),
+                hint="take these nodes out of the cluster file, or give container nodes of this "
+                'machine fallback = "native"; `saf-env lock` and `saf-env plan` work for all',
+            )
+
     @staticmethod
     def refuse_unknown(names: Iterable[str], known: Sequence[str], what: str) -> None:
         """Raise UsageError for the first of ``names`` that is not ``known``."""
@@ -157,6 +177,6 @@ class Context:
         for name in names:
             if name not in known:
                 raise UsageError(
-                    f'there is no {what} "{name}" in this cluster',
+                    f'there is no {what} "{name}"',
                     hint=nearest(name, known, f"{what}s"),
                 )

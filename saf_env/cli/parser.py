@@ -173,11 +173,22 @@ def _look(commands: _Subcommands) -> None:
     logs.add_argument(
         "-n",
         "--lines",
-        type=int,
+        type=_count,
         default=20,
         metavar="N",
         help="the last N lines of each file (default: 20)",
     )
+
+
+def _count(text: str) -> int:
+    """A whole number from 0 up."""
+    number = int(text)
+    if number < 0:
+        raise ValueError(text)
+    return number
+
+
+_count.__name__ = "number of lines"  # argparse names it in its error
 
 
 def _test(commands: _Subcommands) -> None:

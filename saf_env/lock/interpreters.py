@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,21 +78,24 @@ def choose(wish: Wish, uv: Uv, notify: Callable[[str], None]) -> Choice:
     forced = wish.source or ("managed" if wish.downloads else wish.python.source)
     if wish.downloads and forced != "managed":
         raise UsageError(f"a table of builds to download is given, and the source {forced} forced")
+    possible = [s for s in _ORDER if s != "archive" or wish.python.archives]
+    sources = [forced] if forced else possible
     problems: dict[str, ToolchainError] = {}
-    for source in [forced] if forced else _ORDER:
-        if source == "archive" and not (forced or wish.python.archives):
-            continue
-        try:
-            choice = finders[source](wish, uv)
-        except ToolchainError as error:
-            problems[source] = error
-            continue
-        if "managed" in problems:
-            notify(
-                f"managed interpreters cannot be had: {problems['managed'].message}; "
-                f"locking CPython {choice.version} from source {source} instead"
-            )
-        return choice
+    # All are asked at once: the releases may take their time to be out of reach.
+    with ThreadPoolExecutor(len(_ORDER)) as pool:
+        asked = {source: pool.submit(finders[source], wish, uv) for source in sources}
+        for source, answer in asked.items():
+            try:
+                choice = answer.result()
+            except ToolchainError as error:
+                problems[source] = error
+                continue
+            if "managed" in problems:
+                notify(
+                    f"managed interpreters cannot be had: {problems['managed'].message}; "
+                    f"locking CPython {choice.version} from source {source} instead"
+                )
+            return choice
     raise _failure(wish, problems)
 
 

@@ -87,7 +87,7 @@ class Check:
         level: the worst it can say.
         title: what must be so, in a few words.
         judge: gives the verdict; it never runs a command.
-        explain: why it matters and what it looks at, for ``saf-env check --explain``.
+        explain: why it matters and what it looks at, for the docs.
     """
 
     id: str

@@ -13,6 +13,9 @@ from typing import Any
 from saf_env.spec.model import DEFAULT_PORT, DEFAULT_PORTS_PER_NODE
 from saf_env.spec.words import nearest
 
+SUPPORTED_PYTHONS = ">=3.10,<3.15"
+"""What Ray 2.60 has wheels for and saf-env is tested with."""
+
 REDIS_PORT = 6379
 """Redis's own port: a GCS there meets whatever Redis the machine runs (seed report, finding 3)."""
 
@@ -57,6 +60,8 @@ def head_first(nodes: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
 def version_range(text: str) -> str:
     """A version or range of the cluster file as a PEP 440 range: ``3.13`` is any 3.13.
 
+    Only versions that saf-env and Ray support are ever in it.
+
     Raises:
         packaging.specifiers.InvalidSpecifier: it is neither.
     """
@@ -65,20 +70,23 @@ def version_range(text: str) -> str:
     bare = text.strip()
     if bare and all(part.isdigit() for part in bare.split(".")):
         bare = f"=={bare}" if bare.count(".") == 2 else f"=={bare}.*"
-    return str(SpecifierSet(bare))
+    return str(SpecifierSet(bare) & SpecifierSet(SUPPORTED_PYTHONS))
 
 
 def _python(document: Document) -> Iterator[str]:
-    from packaging.specifiers import InvalidSpecifier
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
     version = document["python"]["version"]
     try:
-        version_range(version)
+        wanted = SpecifierSet(version_range(version))
     except InvalidSpecifier:
         yield (
             f'python.version: found "{version}", expected a version ("3.13", "3.13.7") '
             'or a range (">=3.11,<3.14")'
         )
+        return
+    if not any(wanted.contains(f"3.{m}.{p}") for m in range(10, 15) for p in range(60)):
+        yield f'python.version: found "{version}", expected one of CPython 3.10 to 3.14'
 
 
 def _archives(document: Document) -> Iterator[str]:

@@ -22,6 +22,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     """Check, with ``--fix`` repair and check again, and print the findings."""
     context.refuse_unknown([*arguments.only, *arguments.ignore], IDS, "check")
     nodes = context.nodes(arguments.nodes)
+    context.refuse_unsupported(nodes)
     with Progress() as progress:
         progress.step("looking at this machine")
         found = _judged(context, arguments, nodes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import time
 from pathlib import Path
 
@@ -13,6 +14,9 @@ _LIMIT = 1_000_000
 """Bytes of one file that are read at once: its last ones."""
 
 _POLL_SECONDS = 0.5
+
+_CHATTER = re.compile(r"\sINFO (scripts|cli_output_helpers|usage_lib)\.py:")
+"""What ``ray start`` tells its user, such as to stop all of it by ``ray stop``."""
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
@@ -37,4 +41,5 @@ def _show(path: str, lines: list[str], folders: dict[str, str]) -> None:
     file = Path(path)
     node = next((name for folder, name in folders.items() if path.startswith(folder)), file.stem)
     for line in lines:
-        print(f"{node} {file.name}: {printable(line)}", flush=True)
+        if not _CHATTER.search(line):
+            print(f"{node} {file.name}: {printable(line)}", flush=True)

@@ -12,6 +12,7 @@ from saf_env.cluster.status import NodeStatus, as_json
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """Print the status; what it is does not change the exit code."""
+    context.refuse_unsupported(context.plan.nodes)
     seen = look(context)
     if arguments.json:
         print_json(as_json(context.plan, seen.nodes))
@@ -29,9 +30,10 @@ def show(context: Context, nodes: list[NodeStatus]) -> None:
     """The table of nodes."""
     plan = context.plan
     ready = sum(status.state == "ready" for status in nodes)
-    print(f"cluster {plan.name} at {plan.address}: {ready} of {len(nodes)} nodes ready")
+    ray = plan.head.environment.packages.get("ray", "")
+    print(f"cluster {plan.name} at {plan.address}, Ray {ray}: {ready} of {len(nodes)} nodes ready")
     print_table(
-        ["node", "state", "host", "kind", "role", "platform", "python", "ray", "fingerprint"],
+        ["node", "state", "host", "kind", "role", "platform", "python", "fingerprint"],
         [
             [
                 s.node.name,
@@ -41,7 +43,6 @@ def show(context: Context, nodes: list[NodeStatus]) -> None:
                 s.node.role,
                 s.node.platform,
                 s.python or "-",
-                s.ray or "-",
                 fingerprint_cell(s),
             ]
             for s in nodes

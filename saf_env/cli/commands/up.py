@@ -11,7 +11,7 @@ from saf_env.cli.context import Context
 from saf_env.cli.output import Progress, print_json
 from saf_env.cluster import state as states
 from saf_env.cluster.status import NodeStatus, as_attested, as_json
-from saf_env.errors import BringUpError, UsageError
+from saf_env.errors import BringUpError
 from saf_env.plan.model import NodePlan
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     with Progress() as progress:
         _lock_if_needed(context, progress)
         context.fresh_lock()
-        _refuse_unsupported(context)
+        context.refuse_unsupported(context.plan.nodes)
         with states.held(context.home, context.plan.name, "saf-env up"):
             nodes, started = _up(context, arguments, progress)
     if arguments.json:
@@ -48,22 +48,6 @@ def _lock_if_needed(context: Context, progress: Progress) -> None:
 
     progress.step(f"locking cluster {context.spec.name}")
     make(context.spec, context.home, context.uv, notify=progress.notice)
-
-
-def _refuse_unsupported(context: Context) -> None:
-    """Hosts over SSH and containers without a fallback are not run by this version."""
-    for node in context.plan.nodes:
-        if context.spec.hosts[node.host].ssh is not None:
-            raise UsageError(
-                f"{node.name} is on host {node.host}, reached over SSH; this version of saf-env "
-                "runs nodes on this machine only",
-                hint="take the host and its nodes out of the cluster file",
-            )
-        if node.kind == "container":
-            raise UsageError(
-                f"{node.name} is a container node; this version of saf-env runs native nodes only",
-                hint=f'give node {node.name} fallback = "native" in the cluster file',
-            )
 
 
 def _up(
@@ -113,7 +97,7 @@ def _bring_up(context: Context, arguments: argparse.Namespace, progress: Progres
         found = findings(plan, facts, context.stale(), ignore=arguments.ignore)
         refuse_failed(found)
         for finding, names in together([f for f in found if f.level == "warn"]):
-            progress.notice(f"{names}: {finding.id}: {finding.summary}")
+            progress.notice(f"warning: {names}: {finding.id}: {finding.summary}")
 
     return lifecycle.up(gate)
 

@@ -108,6 +108,8 @@ def test_all_mistakes_are_told_at_once() -> None:
         ("cpus = 4", "resources = { tape = inf }", "a number above 0"),
         ("cpus = 4", "resources = { tape = nan }", "a number above 0"),
         ('version = "3.13"', 'version = "new"', "expected a version"),
+        ('version = "3.13"', 'version = "3.9"', "expected one of CPython 3.10 to 3.14"),
+        ('version = "3.13"', 'version = ">3.12,<3.11"', "expected one of CPython 3.10 to 3.14"),
         ('"numpy"', '"numpy @ https://example.org/n.whl"', "cannot be locked by digest"),
         ('"numpy"', '"./numpy"', "not a requirement"),
         ('"ray[default]==2.60.0", ', "", "every node needs Ray"),
