@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _be_interrupted_by_any_end() -> None:
-    """A service manager's TERM and a closed terminal's HUP must leave no more behind than Ctrl-C."""
+    """A service manager's TERM and a closed terminal's HUP leave no more behind than Ctrl-C."""
     import signal
 
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -1,4 +1,4 @@
-"""Attestation: a started node is asked from inside a Ray worker who it is. Pure but for the probe's text."""
+"""Attestation: a started node is asked, from inside a Ray worker on it, who it is."""
 
 from __future__ import annotations
 

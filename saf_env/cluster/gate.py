@@ -47,7 +47,8 @@ def findings(
         plan: the cluster.
         facts: by node name, from :func:`gather`.
         lock_reasons: why the lock is stale; empty when it is fresh.
-        ignore, only: ids of checks, see :func:`saf_env.preflight.registry.judge`.
+        ignore: ids of checks, see :func:`saf_env.preflight.registry.judge`.
+        only: as above.
         running: names of the nodes that are up.
     """
     return [

@@ -122,7 +122,7 @@ class Gcs:
         names = ("HOME", "LANG", "USER")
         inherited = {k: v for k in names if (v := self._environ.get(k)) is not None}
         env = {**inherited, "PATH": "/usr/bin:/bin", **head.variables}
-        # -I: nothing beside the file itself, and no variable, may be imported in place of the locked.
+        # -I: nothing beside the file, and no variable, may take the place of what is locked.
         return [str(head.environment.python), "-I", str(_INSIDE)], env
 
 

@@ -67,8 +67,8 @@ def attest(request: dict[str, Any]) -> dict[str, Any]:
     """Wait until the nodes of a request are alive and run the probe in a Ray worker on each.
 
     Returns:
-        ``nodes`` as of :func:`nodes`, and ``facts`` by node name. A node whose worker does not answer
-        in time, or fails, has ``{"error": reason}`` for facts.
+        ``nodes`` as of :func:`nodes`; ``facts`` by node name. A node whose worker fails, or does
+        not answer in time, has ``{"error": reason}`` for facts.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -31,10 +32,12 @@ from saf_env.runtimes.native import NativeRuntime, ray_start, waited
 from saf_env.transports.base import Running
 
 START_SECONDS = 90.0
-"""How long each step of a start may take. A head takes 3 to 6 s on an idle machine with two cores."""
+"""How long each step of a start may take. A head takes 3 to 6 s on two idle cores."""
 
 _PATIENCE = 20.0
 """Seconds that the GCS of a running head gets to answer before the cluster is taken to be dead."""
+
+_STACK = re.compile(r"\+0x[0-9a-f]+\) \[0x|StackTrace Information")
 
 Gate = Callable[[Sequence[NodePlan]], None]
 """Judges nodes that are about to start; raises :class:`saf_env.errors.PreflightError`."""
@@ -174,7 +177,7 @@ class Lifecycle:
         states.write(plan.home, plan.name, self._state)
 
     def _start(self, missing: Sequence[NodePlan], runs: Mapping[str, str]) -> None:
-        """Start the head alone until its GCS answers, then the workers, all at once."""
+        """Start the head alone until it is about to register, then the workers, all at once."""
         plan = self._plan
         for node in missing:
             self._notify(f"starting {node.name} ({node.role}, {node.kind}) on {node.host}")
@@ -182,27 +185,32 @@ class Lifecycle:
             self._state = self._state.with_started(started)
             states.write(plan.home, plan.name, self._state)
             if node.role == "head":
-                self._wait_for_gcs()
+                self._wait_for_head()
 
-    def _wait_for_gcs(self) -> None:
+    def _wait_for_head(self) -> None:
+        """Until the last thing that a head opens before it registers, its agent's port, answers.
+
+        A worker that asks for the head too early waits two seconds before it asks again; one that
+        starts now has loaded Ray when the head is there.
+        """
         head = self._plan.head
-        port = head.ports.gcs
-        assert port is not None
+        port = head.ports.dashboard_agent_grpc
         leader = self._state.nodes[head.name].started
-        waiting = self._runtime.wait([leader], (head.address, port), START_SECONDS)
+        waiting = self._runtime.wait([(leader, head)], (head.address, port), START_SECONDS)
         answers, dead = waited(_output(waiting))
         _refuse_dead(dead)
         if not answers:
             raise BringUpError(
-                f"{head.name}: the GCS does not answer on port {port} after {START_SECONDS:.0f} s",
+                f"{head.name}: its agent is silent on port {port} after {START_SECONDS:.0f} s",
                 hint=f"`saf-env logs {head.name}` shows what it said",
                 node=head.name,
             )
 
     def _watched(self, asking: Running) -> str:
-        """What ``asking`` prints once it is done; a node that dies meanwhile ends the wait at once."""
+        """What ``asking`` prints once it is done; a node that dies before ends the wait at once."""
         seconds = 4 * START_SECONDS  # more than all that is asked may take
-        watching = self._runtime.wait(self._state.recorded, None, seconds)
+        recorded = [(self._state.nodes[n.name].started, n) for n in self._plan.nodes]
+        watching = self._runtime.wait(recorded, None, seconds)
         try:
             while (done := asking.poll()) is None:
                 if (seen := watching.poll()) is not None:
@@ -255,9 +263,15 @@ class Lifecycle:
         states.write(self._plan.home, self._plan.name, self._state)
 
 
+def last_words(log: str, count: int = 15) -> list[str]:
+    """The last ``count`` lines of a log, less the C++ stack that Ray's programs end with."""
+    lines = [line for line in log.splitlines() if line.strip() and not _STACK.search(line)]
+    return [line[:500] for line in lines[-count:]]
+
+
 def _refuse_dead(dead: Sequence[Died]) -> None:
     for victim in dead:
-        lines = victim.tail.strip().splitlines()[-15:]
+        lines = last_words(victim.tail)
         raise BringUpError(
             f"{victim.node} died while the cluster was starting. The end of its log:\n"
             + "\n".join(f"    {line}" for line in lines),

@@ -26,7 +26,7 @@ TYPE_CHECKING = False
 if (
     TYPE_CHECKING
 ):  # this and other slow modules are imported where they are needed: it has to be quick
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from typing import Any
 
 MARK = "SAF_ENV_NODE"
@@ -81,7 +81,12 @@ def _macos_processes() -> Iterator[dict[str, Any]]:
 
     argv = ["/bin/ps", "-axEww", "-o", "pid=,lstart=,command="]
     text = subprocess.run(argv, capture_output=True, check=True, timeout=20).stdout
-    for line in text.decode(errors="replace").splitlines():
+    return macos_processes(text.decode(errors="replace"))
+
+
+def macos_processes(text: str) -> Iterator[dict[str, Any]]:
+    """What macOS's ``ps`` says of processes: the variables follow the command line."""
+    for line in text.splitlines():
         pid, *rest = line.split(None, 6)
         command = rest[5] if len(rest) > 5 else ""
         mark = command.partition(MARK + "=")[2].split(" ")[0]
@@ -93,19 +98,21 @@ def _read(path: str) -> bytes:
         return file.read()
 
 
-def ours(cluster: str, sessions: Iterable[Any] = ()) -> list[dict[str, Any]]:
-    """The processes of the nodes of ``cluster``.
+def ours(
+    everything: list[dict[str, Any]], cluster: str, sessions: Iterable[Any] = ()
+) -> list[dict[str, Any]]:
+    """Those of all ``processes()`` that are of the nodes of ``cluster``.
 
     Args:
+        everything: as of :func:`processes`.
         cluster: the cluster id.
-        sessions: ``[session, node, run]`` of nodes that were recorded as started: their processes
-            are found even when none of them carries the variable any more.
+        sessions: ``[session, node, run]`` of nodes that were recorded as started: their workers are
+            found even when no process carries the variable any more.
 
     Returns:
         A list of dicts as of :func:`processes`, each with ``node``, ``run`` and ``role``, one of
         ``leader`` (the ``ray start`` that the others belong to), ``raylet``, ``gcs``, ``other``.
     """
-    everything = processes()
     marked: dict[int, tuple[str, str]] = {}
     for process in everything:
         parts = process["mark"].split("/")
@@ -139,13 +146,19 @@ def _role(process: dict[str, Any]) -> str:
     return "leader" if process["pid"] == process["session"] else "other"
 
 
-def start(request: dict[str, Any]) -> dict[str, Any]:
+def _is_rays(process: dict[str, Any]) -> bool:
+    """Whether a process is one of Ray's Python programs, and not what a task has started."""
+    command = process["command"]
+    ray = command.startswith("ray::") or "/site-packages/ray/" in command or "-m ray." in command
+    return ray and process["role"] in ("leader", "other")
+
+
+def start(request: Mapping[str, Any]) -> dict[str, Any]:
     """Start one node and return at once.
 
     Args:
-        request: ``argv``, ``env`` (the whole environment), ``folder`` (made 0700; the node's log and
-            Ray's temp dir lie in it), ``temp_dir``, ``log`` and ``link`` (paths in it), ``target``
-            (what ``link`` points to).
+        request: ``argv``, ``env`` (the whole environment), ``folder`` (made 0700), ``temp_dir``
+            (Ray's), ``log`` and ``link`` (paths in it), ``target`` (what ``link`` points to).
 
     Returns:
         ``pid`` and ``started`` of the leader.
@@ -209,8 +222,8 @@ def set_link(link: str, target: str) -> None:
     os.replace(made, link)
 
 
-def stop(request: dict[str, Any]) -> dict[str, Any]:
-    """Stop nodes in the order that takes 0.06 s and leaves nothing: raylets, the rest, the GCS.
+def stop(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Stop nodes in the order that is quick and leaves nothing: raylets, Ray's others, the rest.
 
     Args:
         request: ``cluster``; ``nodes`` (names; empty means all); ``sessions`` as in :func:`ours`;
@@ -221,16 +234,22 @@ def stop(request: dict[str, Any]) -> dict[str, Any]:
     """
     wanted = set(request["nodes"])
 
-    def current() -> list[dict[str, Any]]:
-        mine = ours(request["cluster"], request["sessions"])
-        return [p for p in mine if not wanted or p["node"] in wanted]
+    def cluster() -> list[dict[str, Any]]:
+        return ours(processes(), request["cluster"], request["sessions"])
 
-    first = current()
-    _end([p for p in first if p["role"] == "raylet"], signal.SIGTERM, request["grace"])
-    # `ray start --block` would report the death of its raylet; it has nothing to clean up.
-    _end([p for p in first if p["role"] == "leader"], signal.SIGKILL, 1.0)
-    rest = [p for p in current() if p["role"] != "gcs"]
-    _end(rest, signal.SIGTERM, 1.0)
+    def current() -> list[dict[str, Any]]:
+        return [p for p in cluster() if not wanted or p["node"] in wanted]
+
+    everything = cluster()
+    first = [p for p in everything if not wanted or p["node"] in wanted]
+    if not first:
+        return {"stopped": [], "left": []}
+    raylets = [p for p in first if p["role"] == "raylet"]
+    # A raylet that has lost its GCS waits for that, whatever it is told.
+    has_gcs = any(p["role"] == "gcs" for p in everything)
+    _end(raylets, signal.SIGTERM, request["grace"] if has_gcs else 0.3)
+    # Without a raylet Ray's own have nothing to clean up; to ask them first takes twice the time.
+    _end([p for p in first if _is_rays(p)], signal.SIGKILL, 1.0)
     _end(current(), signal.SIGTERM, 2.0)
     left: list[dict[str, Any]] = []
     for _ in range(20):
@@ -278,25 +297,62 @@ def _started(pid: int) -> str:
     return "" if not words or "Z" in words[0] else " ".join(words[1:])
 
 
-def wait(request: dict[str, Any]) -> dict[str, Any]:
-    """Wait until a port answers or until a leader dies, whichever is first, or the caller has died.
+def wait(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Wait until a port answers or until a node dies, whichever is first, or the caller has died.
 
     Args:
-        request: ``leaders`` (``{"node", "pid", "started", "log"}``), ``port`` (``[address, number]``
-            or null: wait for a death only), ``seconds`` at most.
+        request: ``leaders`` (``{"node", "pid", "started", "log", "logs"}``), ``port`` (``[address,
+            number]``, or null: wait for a death only), ``seconds`` at most.
 
     Returns:
-        ``open``: whether the port answered; ``dead``: the leaders that died, each with ``tail``.
+        ``open``: whether the port answered; ``dead``: the nodes that died, each with ``node`` and
+        ``tail``.
     """
     deadline, caller = time.monotonic() + request["seconds"], os.getppid()
+    turn = 0
     while time.monotonic() < deadline and os.getppid() == caller:
-        dead = [leader for leader in request["leaders"] if not _alive(leader)]
+        # A leader takes half a minute to notice that its raylet died; this look costs more.
+        dead = _dead(request["leaders"], thorough=turn % 10 == 0)
         if dead:
-            return {"open": False, "dead": [{**d, "tail": tail(d["log"])} for d in dead]}
+            return {"open": False, "dead": dead}
         if request["port"] and _answers(*request["port"]):
             return {"open": True, "dead": []}
+        turn += 1
         time.sleep(0.02)
     return {"open": False, "dead": []}
+
+
+def _dead(leaders: list[dict[str, Any]], *, thorough: bool) -> list[dict[str, Any]]:
+    dead = [{"node": x["node"], "tail": tail(x["log"])} for x in leaders if not _alive(x)]
+    if dead or not thorough:
+        return dead
+    ended = {parent: name for parent, name in _zombies() if name in ("raylet", "gcs_server")}
+    for leader in leaders:
+        if name := ended.get(leader["pid"]):
+            stem = os.path.join(leader["logs"], name)
+            text = tail(stem + ".err").strip() or tail(stem + ".out").strip()
+            dead.append({"node": leader["node"], "tail": f"{text}\n{name} has ended"})
+    return dead
+
+
+def _zombies() -> Iterator[tuple[int, str]]:
+    """Parent and name of the processes that have ended, and whose parent has not noticed."""
+    if not _LINUX:
+        import subprocess
+
+        argv = ["/bin/ps", "-axo", "ppid=,stat=,ucomm="]
+        done = subprocess.run(argv, capture_output=True, timeout=20, check=False)
+        rows = (line.split() for line in done.stdout.decode(errors="replace").splitlines())
+        yield from ((int(row[0]), row[2]) for row in rows if len(row) > 2 and "Z" in row[1])
+        return
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            head, _, rest = _read(f"/proc/{name}/stat").rpartition(b")")
+        except OSError:
+            continue
+        state, parent = rest.split()[:2] if rest else (b"", b"0")
+        if state == b"Z":
+            yield int(parent), head.partition(b"(")[2].decode(errors="replace")
 
 
 def _answers(address: str, port: int) -> bool:
@@ -319,7 +375,7 @@ def tail(path: str) -> str:
         return ""
 
 
-def logs(request: dict[str, Any]) -> dict[str, Any]:
+def logs(request: Mapping[str, Any]) -> dict[str, Any]:
     """What log files hold beyond the offsets that the caller has read.
 
     Args:
@@ -349,20 +405,23 @@ def logs(request: dict[str, Any]) -> dict[str, Any]:
     return {"texts": texts, "offsets": offsets}
 
 
-def find(request: dict[str, Any]) -> dict[str, Any]:
+def find(request: Mapping[str, Any]) -> dict[str, Any]:
     """The processes of a cluster, as :func:`ours` gives them."""
-    return {"processes": ours(request["cluster"], request["sessions"])}
+    return {"processes": ours(processes(), request["cluster"], request["sessions"])}
+
+
+def answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Do what ``request["op"]`` says; a failure of the system is an ``error`` in the answer."""
+    operations = {"start": start, "stop": stop, "wait": wait, "logs": logs, "find": find}
+    try:
+        return operations[request["op"]](request)
+    except OSError as error:
+        return {"error": f"{type(error).__name__}: {error}"}
 
 
 def main() -> None:
-    """Do what the request on standard input says; an expected failure is an ``error`` in the answer."""
-    request = json.load(sys.stdin)
-    operations = {"start": start, "stop": stop, "wait": wait, "logs": logs, "find": find}
-    try:
-        answer = operations[request["op"]](request)
-    except OSError as error:
-        answer = {"error": f"{type(error).__name__}: {error}"}
-    json.dump(answer, sys.stdout)
+    """Read a request on standard input and print its answer."""
+    json.dump(answer(json.load(sys.stdin)), sys.stdout)
 
 
 if __name__ == "__main__":

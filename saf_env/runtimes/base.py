@@ -45,7 +45,7 @@ class Found:
     leader: Started | None
 
     def whole(self, role: str) -> bool:
-        """Whether every process is there that a node of ``role`` (head or worker) cannot do without."""
+        """Whether all is there that a node of ``role`` (head or worker) cannot do without."""
         needed = ("leader", "raylet", "gcs") if role == "head" else ("leader", "raylet")
         return all(self.roles.get(name) for name in needed)
 
@@ -57,7 +57,7 @@ def by_node(found: Iterable[Found]) -> dict[str, Found]:
 
 @dataclass(frozen=True)
 class Died:
-    """A node whose leader ended while it was being waited for, with the end of its log."""
+    """A node that died while it was being waited for, with the end of the log that says why."""
 
     node: str
     tail: str
@@ -79,7 +79,7 @@ class Runtime(Protocol):
         ...
 
     def stop(self, names: Sequence[str], recorded: Sequence[Started]) -> list[str]:
-        """Stop nodes by name (none named: all of the cluster) and return the names of those that ran.
+        """Stop nodes by name, all when none is named, and return the names of those that ran.
 
         Raises:
             BringUpError: a process could not be ended.

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saf_env.errors import BringUpError
-from saf_env.runtimes.agent import MARK
+from saf_env.runtimes import agent
 from saf_env.runtimes.base import Died, Found, Started
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class NativeRuntime:
         python: a CPython on the host for the agent: the environment's, or any from 3.9 on.
         folder: the cluster's temp folder on the host; its last part is the cluster id.
         environ: the host user's variables; nodes get a few of them.
+        here: the host is this machine: what starts no process is done in this one, quicker.
     """
 
     def __init__(
@@ -50,11 +51,14 @@ class NativeRuntime:
         python: Path,
         folder: Path,
         environ: Mapping[str, str] | None = None,
+        *,
+        here: bool = False,
     ) -> None:
         self._transport = transport
         self._python = python
         self._folder = folder
         self._environ = os.environ if environ is None else environ
+        self._here = here
 
     def start(self, node: NodePlan, address: str, run: str) -> Started:
         """See :meth:`saf_env.runtimes.base.Runtime.start`."""
@@ -90,15 +94,18 @@ class NativeRuntime:
             pids = ", ".join(str(p["pid"]) for p in answer["left"])
             raise BringUpError(
                 f"{self._transport.host}: these processes could not be ended: {pids}",
-                hint="they may belong to another user; end them by hand, then run `saf-env down` again",
+                hint="end them by hand (they may be another user's), then run `saf-env down` again",
             )
         stopped: list[str] = answer["stopped"]
         return stopped
 
     def wait(
-        self, started: Sequence[Started], port: tuple[str, int] | None, seconds: float
+        self,
+        started: Sequence[tuple[Started, NodePlan]],
+        port: tuple[str, int] | None,
+        seconds: float,
     ) -> Running:
-        """Watch leaders until one dies, or until ``port`` answers; see :func:`waited`.
+        """Watch nodes until one dies, or until ``port`` answers; see :func:`waited`.
 
         Args:
             started: the nodes to watch.
@@ -106,8 +113,14 @@ class NativeRuntime:
             seconds: how long at most.
         """
         leaders = [
-            {"node": s.node, "pid": s.pid, "started": s.started, "log": str(self.log(s.node))}
-            for s in started
+            {
+                "node": s.node,
+                "pid": s.pid,
+                "started": s.started,
+                "log": str(self.log(s.node)),
+                "logs": str(_logs(node)),
+            }
+            for s, node in started
         ]
         request = {"op": "wait", "leaders": leaders, "port": port, "seconds": seconds}
         argv, env = self._command()
@@ -116,11 +129,11 @@ class NativeRuntime:
     def logs(
         self, nodes: Sequence[NodePlan], offsets: Mapping[str, int], limit: int
     ) -> tuple[dict[str, str], dict[str, int]]:
-        """New text by log file beyond ``offsets``, at most ``limit`` bytes each, and new offsets."""
+        """New text by log file beyond ``offsets``, ``limit`` bytes each at most; new offsets."""
         request = {
             "op": "logs",
             "files": [str(self.log(node.name)) for node in nodes],
-            "folders": [str(node.temp_dir / "session_latest" / "logs") for node in nodes],
+            "folders": [str(_logs(node)) for node in nodes],
             "offsets": dict(offsets),
             "limit": limit,
         }
@@ -135,35 +148,38 @@ class NativeRuntime:
         inherited = {k: v for k in _INHERITED if (v := self._environ.get(k)) is not None}
         path = f"{_environment(node) / 'bin'}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
         mark = f"{self._folder.name}/{node.name}/{run}"
-        return {**inherited, "PATH": path, **node.variables, MARK: mark}
+        return {**inherited, "PATH": path, **node.variables, agent.MARK: mark}
 
     def _command(self) -> tuple[list[str], dict[str, str]]:
         # -I -S: the agent needs the standard library only, and starts in half the time.
         return [str(self._python), "-I", "-S", str(_AGENT)], {"PATH": "/usr/bin:/bin"}
 
     def _ask(self, request: Mapping[str, Any], node: str = "") -> dict[str, Any]:
-        argv, env = self._command()
-        result = self._transport.run(argv, env=env, timeout=60.0, stdin=json.dumps(request))
-        if not result.ok:
-            raise BringUpError(
-                f"{self._transport.host}: cannot {_WORDS[request['op']]}: {result.tail(3)}",
-                hint="run the same command again; `saf-env check` looks at the machine",
-                node=node,
-            )
-        answer: dict[str, Any] = json.loads(result.stdout)
+        what = f"{self._transport.host}: cannot {_WORDS[request['op']]}"
+        if self._here and request["op"] != "start":
+            answer = agent.answer(request)
+        else:
+            argv, env = self._command()
+            result = self._transport.run(argv, env=env, timeout=60.0, stdin=json.dumps(request))
+            if not result.ok:
+                raise BringUpError(
+                    f"{what}: {result.tail(3)}",
+                    hint="run the same command again; `saf-env check` looks at the machine",
+                    node=node,
+                )
+            answer = json.loads(result.stdout)
         if "error" in answer:
             raise BringUpError(
-                f"{self._transport.host}: cannot {_WORDS[request['op']]}: {answer['error']}",
-                hint="look at the folder or file named above",
-                node=node,
+                f"{what}: {answer['error']}", hint="look at what is named above", node=node
             )
         return answer
 
 
 def waited(answer: str) -> tuple[bool, list[Died]]:
-    """Whether the port answered and which nodes died, from what :meth:`NativeRuntime.wait`'s printed.
+    """Whether the port answered, and which nodes died; neither when it waited in vain.
 
-    Neither, when it waited in vain.
+    Args:
+        answer: what the command of :meth:`NativeRuntime.wait` printed.
     """
     try:
         value = json.loads(answer)
@@ -189,6 +205,10 @@ def _found(node: str, run: str, group: Sequence[Mapping[str, Any]]) -> Found:
     return Found(node, run, roles, leader)
 
 
+def _logs(node: NodePlan) -> Path:
+    return node.temp_dir / "session_latest" / "logs"
+
+
 def _environment(node: NodePlan) -> Path:
     """The link that a node runs its environment through: a path without blanks (see the agent)."""
     return node.temp_dir.parent / "envs" / node.environment.key
@@ -200,7 +220,7 @@ def ray_start(node: NodePlan, address: str, run: str = "") -> list[str]:
     The label ``saf-run`` tells this start from an earlier one, which the GCS takes to be alive for
     some seconds after it was killed.
     ``--block`` keeps one process for each node that ends when any of Ray's own dies, so that a node
-    is either whole or gone. ``--no-monitor``: there is nothing to scale, and a start takes 0.3 s less.
+    is either whole or gone. ``--no-monitor``: there is nothing to scale, and it saves 0.3 s.
     """
     ports = node.ports
     labels = {**node.labels, **({"saf-run": run} if run else {})}

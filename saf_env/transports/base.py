@@ -87,11 +87,11 @@ class Transport(Protocol):
         timeout: float,
         cwd: str | None = None,
     ) -> CommandResult:
-        """As :meth:`run`, with the command's output going straight to our own (stdout, stderr empty)."""
+        """As :meth:`run`, with the command's output going straight to our own."""
         ...
 
     def start(self, argv: Sequence[str], *, env: Mapping[str, str], stdin: str = "") -> Running:
-        """As :meth:`run`, without waiting. The caller polls it, and stops it when it has had enough.
+        """As :meth:`run`, without waiting: the caller polls it, and stops it at its end.
 
         Meant for commands that print little: what they print is kept in memory.
         """

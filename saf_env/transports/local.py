@@ -1,4 +1,4 @@
-"""This machine: commands run as child processes, each in its own group so that a time-out ends all of it."""
+"""This machine: commands are child processes, each in its own group, which a time-out ends."""
 
 from __future__ import annotations
 

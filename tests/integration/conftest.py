@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -95,6 +96,11 @@ class Project:
     def cluster_id(self) -> str:
         """What marks the processes of this cluster: the name of its temp folder."""
         return temp_dir(self.home.resolve(), self.name).name
+
+    def remove(self) -> None:
+        """Stop the cluster and remove what it leaves outside of the project: its logs."""
+        self.ok("down")
+        shutil.rmtree(Path("/tmp") / self.cluster_id, ignore_errors=True)
 
     def processes(self) -> list[Process]:
         """The living processes of the cluster."""
@@ -192,7 +198,7 @@ def main_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     (home / "cluster.toml").write_text(cluster_file(21000), encoding="utf-8")
     project = Project(home)
     yield project
-    project.saf_env("down")
+    project.remove()
 
 
 @dataclass(frozen=True)

@@ -111,8 +111,8 @@ def test_only_transports_start_processes(module: str) -> None:
 
 
 def test_no_file_is_too_long() -> None:
-    # The probe runs where nothing else of saf-env is, so all of it has to be in one file.
-    in_one_file = {ROOT / "saf_env" / "probe.py"}
+    # These run where nothing else of saf-env is, so all of each has to be in one file.
+    in_one_file = {ROOT / "saf_env" / "probe.py", ROOT / "saf_env" / "runtimes" / "agent.py"}
     folders = ("saf_env", "tests", "benchmarks", ".ci")
     files = (path for folder in folders for path in (ROOT / folder).rglob("*.py"))
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in files}

@@ -26,7 +26,8 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     folders = {str(node.temp_dir): node.name for node in nodes}
     texts, offsets = runtime.logs(nodes, {}, _LIMIT)
     for path, text in texts.items():
-        _show(path, text.splitlines()[-arguments.lines :], folders)
+        last = max(0, arguments.lines)
+        _show(path, text.splitlines()[-last:] if last else [], folders)
     if not texts:
         print("no logs yet: nothing was started")
     while arguments.follow:
@@ -39,7 +40,9 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
 
 def _show(path: str, lines: list[str], folders: dict[str, str]) -> None:
     file = Path(path)
-    node = next((name for folder, name in folders.items() if path.startswith(folder)), file.stem)
+    node = next(
+        (name for folder, name in folders.items() if path.startswith(folder + "/")), file.stem
+    )
     for line in lines:
         if not _CHATTER.search(line):
             print(f"{node} {file.name}: {printable(line)}", flush=True)

@@ -1,10 +1,10 @@
-"""What makes two starts of a node differ."""
+"""What makes two starts of a node differ, and what is told of one that died."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from saf_env.cluster.lifecycle import plan_digest
+from saf_env.cluster.lifecycle import last_words, plan_digest
 from saf_env.plan.model import ClusterPlan
 
 
@@ -33,3 +33,11 @@ def test_all_that_decides_how_a_node_runs_is_in_the_digest(plan: ClusterPlan) ->
 
     assert len(digests) == len(changed) + 1
     assert plan_digest(node, "127.0.0.2:6381") not in digests
+
+
+def test_last_words_are_no_stack() -> None:
+    log = "begin\n" + "x" * 600 + "\n/lib/raylet(+0x1ab) [0x7f] main\n\nraylet has ended\n"
+
+    assert last_words(log) == ["begin", "x" * 500, "raylet has ended"]
+    assert last_words(log, 1) == ["raylet has ended"]
+    assert last_words("") == []

@@ -101,7 +101,7 @@ def test_half_a_state_is_none(tmp_path_factory: pytest.TempPathFactory, cut: int
 def test_a_file_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(UsageError, match="cannot write .*: "):
+    with pytest.raises(UsageError, match=r"cannot write .*: "):
         write_atomically(tmp_path / "file" / "state.json", "{}")
 
 

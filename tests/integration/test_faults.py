@@ -1,0 +1,439 @@
+"""A cluster that is hurt, commands that are: what users see; the next `up` mends it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.integration.conftest import Process, Project, eventually
+
+READY = {"head": "ready", "linux": "ready"}
+
+
+@pytest.fixture(scope="module")
+def faulty(main_project: Project) -> Iterator[Project]:
+    """A cluster of its own in the main project: the environments are there already."""
+    main_project.ok("down")
+    project = main_project.beside("faulty", 21400)
+    project.ok("up", timeout=600)
+    yield project
+    project.remove()
+
+
+@pytest.fixture
+def up(faulty: Project) -> Project:
+    """The cluster, all of it ready."""
+    faulty.ok("up")
+    return faulty
+
+
+@pytest.fixture
+def down(faulty: Project) -> Project:
+    """The cluster, nothing of it running."""
+    faulty.ok("down")
+    return faulty
+
+
+def leaders(project: Project) -> dict[str, int]:
+    return {p.node: p.pid for p in project.processes() if p.is_leader}
+
+
+def one(project: Project, node: str, chosen: Callable[[Process], bool]) -> int:
+    (process,) = (p for p in project.processes() if p.node == node and chosen(p))
+    return process.pid
+
+
+def is_raylet(process: Process) -> bool:
+    return process.is_program("raylet")
+
+
+def is_gcs(process: Process) -> bool:
+    return process.is_program("gcs_server")
+
+
+def is_leader(process: Process) -> bool:
+    return process.is_leader
+
+
+# What runs is hurt
+
+
+@pytest.mark.parametrize("victim", [is_raylet, is_leader])
+def test_a_killed_worker_is_seen_and_only_it_is_started(up: Project, victim) -> None:
+    before = leaders(up)
+
+    os.kill(one(up, "linux", victim), signal.SIGKILL)
+
+    eventually(lambda: up.status() == {"head": "ready", "linux": "dead"}, 10, "seen as dead")
+    assert "started linux in" in up.ok("up")
+    assert up.status() == READY
+    assert leaders(up)["head"] == before["head"]
+    assert leaders(up)["linux"] != before["linux"]
+
+
+@pytest.mark.parametrize("victim", [is_gcs, is_leader])
+def test_a_killed_head_is_seen_and_all_is_started_anew(up: Project, victim) -> None:
+    before = leaders(up)
+
+    os.kill(one(up, "head", victim), signal.SIGKILL)
+
+    eventually(lambda: up.status()["head"] == "dead", 10, "seen as dead")
+    assert "started head, linux in" in up.ok("up")
+    assert up.status() == READY
+    assert not set(leaders(up).values()) & set(before.values())
+
+
+def lose_state(folder: Path) -> None:
+    (folder / "state.json").unlink()
+
+
+def cut_state(folder: Path) -> None:
+    path = folder / "state.json"
+    path.write_bytes(path.read_bytes()[:50])
+
+
+def age_state(folder: Path) -> None:
+    path = folder / "state.json"
+    path.write_text(path.read_text("utf-8").replace('"schema": 1', '"schema": 99'), "utf-8")
+
+
+def confuse_state(folder: Path) -> None:
+    path = folder / "state.json"
+    path.write_text('{"schema": 1, "cluster": "faulty", "nodes": {"head": [1, "x"]}}', "utf-8")
+
+
+@pytest.mark.parametrize("harm", [lose_state, cut_state, age_state, confuse_state])
+def test_without_its_state_a_cluster_proves_itself_again(up: Project, harm) -> None:
+    before = leaders(up)
+
+    harm(up.state)
+
+    assert up.status() == {"head": "starting", "linux": "starting"}
+    assert "everything was up already" in up.ok("up")
+    assert up.status() == READY
+    assert leaders(up) == before, "nothing was started or stopped"
+
+
+def test_down_needs_no_state(up: Project) -> None:
+    shutil.rmtree(up.home / ".saf" / "clusters")
+
+    assert up.ok("down") == "stopped: head, linux\n"
+    assert up.processes() == []
+
+
+def test_a_changed_token_is_refused_and_the_work_goes_on(up: Project) -> None:
+    before, token = leaders(up), up.state / "token"
+    text = token.read_text()
+    token.write_text("0" * 64)
+
+    refused = up.saf_env("up")
+    token.write_text(text)
+
+    assert refused.returncode == 6
+    assert "refuses this project's token" in refused.stderr
+    assert leaders(up) == before
+    assert up.status() == READY
+
+
+def test_a_changed_plan_is_refused_and_the_work_goes_on(up: Project) -> None:
+    before, text = leaders(up), up.file.read_text("utf-8")
+    # The number of CPUs is not locked, so the lock stays fresh.
+    head, worker = text.rsplit("cpus = 1", 1)
+    up.file.write_text(f"{head}cpus = 2{worker}", "utf-8")
+
+    up.ok("lock")
+    refused = up.saf_env("up")
+    seen = up.status()
+    up.file.write_text(text, "utf-8")
+    up.ok("lock")
+
+    assert refused.returncode == 6
+    assert "running from an earlier plan: linux" in refused.stderr
+    assert "saf-env down" in refused.stderr
+    assert seen == {"head": "ready", "linux": "drifted"}
+    assert leaders(up) == before
+    assert "everything was up already" in up.ok("up")
+
+
+@contextmanager
+def drifted(project: Project, package: str) -> Iterator[None]:
+    """The worker's environment, changed by hand."""
+    path = Path(project.plan()["nodes"][1]["environment"]["path"])
+    (metadata,) = path.glob(f"lib/python3.*/site-packages/{package}-*.dist-info")
+    other = metadata.with_name(f"{package}-1.0.dist-info")
+    metadata.rename(other)
+    try:
+        yield
+    finally:
+        other.rename(metadata)
+
+
+def test_a_running_node_that_drifts_is_told_and_left_alone(up: Project) -> None:
+    before = leaders(up)
+
+    with drifted(up, "certifi"):
+        seen, refused = up.status(), up.saf_env("up")
+
+    assert seen == {"head": "ready", "linux": "drifted"}
+    assert refused.returncode == 6
+    assert "linux is drifted" in refused.stderr
+    assert up.status() == READY
+    assert leaders(up) == before
+
+
+def test_one_node_goes_down_and_comes_back(up: Project) -> None:
+    before = leaders(up)
+
+    assert up.ok("down", "linux") == "stopped: linux\n"
+    assert up.status() == {"head": "ready", "linux": "absent"}
+    assert "started linux in" in up.ok("up")
+    assert leaders(up)["head"] == before["head"]
+    assert up.saf_env("down", "linus").returncode == 2
+
+
+def test_a_broken_cluster_file_does_not_keep_it_running(up: Project) -> None:
+    text = up.file.read_text("utf-8")
+    shutil.rmtree(up.home / ".saf" / "clusters" / "local", ignore_errors=True)
+    shutil.rmtree(up.home / ".saf" / "clusters" / "other", ignore_errors=True)
+    up.file.write_text("[cluster\n", "utf-8")
+
+    named = up.saf_env("down", "linux")
+    stopped = up.saf_env("down")
+    up.file.write_text(text, "utf-8")
+
+    assert named.returncode == 2
+    assert (stopped.returncode, stopped.stdout) == (0, "stopped: head, linux\n")
+    assert up.processes() == []
+
+
+# What is to run cannot
+
+
+@pytest.fixture
+def held_port() -> Iterator[Callable[[int], None]]:
+    held: list[socket.socket] = []
+
+    def hold(port: int) -> None:
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("", port))
+        listener.listen()
+        held.append(listener)
+
+    yield hold
+    for listener in held:
+        listener.close()
+
+
+def test_a_taken_port_is_refused_before_anything_starts(down: Project, held_port) -> None:
+    held_port(21404)
+
+    refused = down.saf_env("up")
+
+    assert refused.returncode == 4
+    assert "ports-free" in refused.stderr
+    assert f"pid {os.getpid()}" in refused.stderr
+    assert down.processes() == []
+
+
+@pytest.mark.parametrize(
+    ("port", "node"),
+    [
+        pytest.param(21400, "head", id="gcs"),
+        pytest.param(21404, "head", id="node manager of the head"),
+        pytest.param(21504, "linux", id="node manager of the worker"),
+    ],
+)
+def test_a_node_that_cannot_start_ends_it_at_once(down: Project, held_port, port, node) -> None:
+    held_port(port)
+    began = time.monotonic()
+
+    refused = down.saf_env("up", "--ignore", "ports-free")
+
+    assert refused.returncode == 6, refused.stderr
+    assert time.monotonic() - began < 20, "Ray itself would take half a minute to notice"
+    assert f"{node} died" in refused.stderr
+    assert f"The specified port is {port}" in refused.stderr
+    assert down.processes() == []
+    assert set(down.status().values()) == {"absent"}
+    assert node in down.ok("logs", node)
+
+
+def test_a_stale_lock_is_refused(down: Project) -> None:
+    text = down.file.read_text("utf-8")
+    down.file.write_text(text.replace('"numpy"', '"numpy<3"'), "utf-8")
+
+    refused = down.saf_env("up")
+    down.file.write_text(text, "utf-8")
+
+    assert refused.returncode == 3
+    assert "saf-env lock" in refused.stderr
+    assert down.processes() == []
+
+
+def test_a_drifted_node_is_drained_and_stopped(down: Project) -> None:
+    checks = ("packages-locked", "packages-extra", "packages-intact")
+    ignored = [word for check in checks for word in ("--ignore", check)]
+
+    with drifted(down, "certifi"):
+        refused = down.saf_env("up", *ignored)
+
+    assert refused.returncode == 6, refused.stderr
+    assert "seen from inside: linux" in refused.stderr
+    assert "certifi is 1.0, planned" in refused.stderr
+    assert down.processes() == []
+
+
+# Our own commands are hurt
+
+
+def no_process(project: Project) -> bool:
+    return True
+
+
+def head_begins(project: Project) -> bool:
+    return "head" in leaders(project)
+
+
+def head_has_ray(project: Project) -> bool:
+    return any(is_gcs(p) for p in project.processes())
+
+
+def worker_begins(project: Project) -> bool:
+    return "linux" in leaders(project)
+
+
+def worker_has_ray(project: Project) -> bool:
+    return any(is_raylet(p) and p.node == "linux" for p in project.processes())
+
+
+MOMENTS = [no_process, head_begins, head_has_ray, worker_begins, worker_has_ray]
+
+
+def caught_at(project: Project, moment, number: int) -> tuple[int, str]:
+    """Start ``up``, send it a signal at a moment; exit code and what it said."""
+    process = project.start("up")
+    time.sleep(0.25)  # so that the first moment is in the middle of the command, too
+    eventually(lambda: moment(project) or process.poll() is not None, 60, moment.__name__)
+    assert process.poll() is None, process.communicate()
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    return process.returncode, said
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_an_interrupted_up_leaves_nothing(down: Project, moment) -> None:
+    code, said = caught_at(down, moment, signal.SIGINT)
+
+    assert code == 130
+    assert "interrupted" in said
+    assert "Traceback" not in said
+    assert down.processes() == []
+    assert set(down.status().values()) == {"absent"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_terminated_up_leaves_nothing(down: Project, number) -> None:
+    code, said = caught_at(down, worker_begins, number)
+
+    assert (code, "interrupted" in said) == (130, True)
+    assert down.processes() == []
+
+
+@pytest.mark.parametrize("moment", [head_begins, worker_begins, worker_has_ray])
+def test_after_a_killed_up_the_next_one_converges(down: Project, moment) -> None:
+    code, _ = caught_at(down, moment, signal.SIGKILL)
+
+    assert code == -signal.SIGKILL
+    assert set(down.status().values()) <= {"starting", "absent", "dead"}
+    down.ok("up")
+    assert down.status() == READY
+
+
+def test_down_cleans_up_after_a_killed_up(down: Project) -> None:
+    caught_at(down, head_has_ray, signal.SIGKILL)
+
+    assert "stopped: head" in down.ok("down")
+    assert down.processes() == []
+
+
+def test_an_interrupted_repair_leaves_the_rest_alone(up: Project) -> None:
+    before = leaders(up)
+    up.ok("down", "linux")
+
+    code, _ = caught_at(up, worker_begins, signal.SIGINT)
+
+    assert code == 130
+    assert up.status() == {"head": "ready", "linux": "absent"}
+    assert leaders(up) == {"head": before["head"]}
+
+
+def test_a_terminal_that_is_closed_takes_nothing_with_it(up: Project) -> None:
+    """Nodes are in sessions of their own: what ends the session of ``up`` is not for them."""
+    mine = os.getsid(0)
+
+    assert all(os.getsid(pid) != mine for pid in leaders(up).values())
+
+
+@pytest.mark.parametrize("second", ["up", "down"])
+def test_of_two_commands_one_wins(down: Project, second: str) -> None:
+    first = down.start("up")
+    eventually(lambda: leaders(down), 30, "the first one starts the head")
+
+    refused = down.saf_env(second)
+    out, said = first.communicate(timeout=120)
+
+    assert refused.returncode == 6
+    assert f"saf-env up, pid {first.pid}" in refused.stderr
+    assert first.returncode == 0, out + said
+    assert down.status() == READY
+
+
+# The project folder is one that cannot be used
+
+
+def as_nobody(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """``saf-env`` as a user who may read everything and write nothing there."""
+    words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    return subprocess.run(
+        [*words, *project.command(*arguments)],
+        cwd=project.home,
+        env={**project.variables(), "HOME": "/nonexistent"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.fixture
+def readable(down: Project) -> Iterator[Project]:
+    """Every folder above the project lets everybody through."""
+    home = down.home.resolve()
+    folders = [f for f in home.parents if f.stat().st_uid == os.getuid() and f != Path("/")]
+    modes = {f: f.stat().st_mode for f in folders}
+    for folder in folders:
+        folder.chmod(modes[folder] | 0o055)
+    yield down
+    for folder in folders:
+        folder.chmod(modes[folder])
+
+
+@pytest.mark.parametrize("command", ["up", "down"])
+def test_a_folder_that_cannot_be_written_is_refused(readable: Project, command: str) -> None:
+    refused = as_nobody(readable, command)
+
+    assert refused.returncode in (2, 3), refused.stderr
+    assert "cannot write" in refused.stderr
+    assert "what to do" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert readable.processes() == []
