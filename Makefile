@@ -54,8 +54,8 @@ format: ## format the project's Python files
 pins: ## resolve saf-env's own packages and uv anew, show the difference first
 	$(DEV) python .ci/pins.py $(ARGS)
 
-clean: ## stop this cluster and remove all that can be made again (reports are kept)
-	@if [ -d .saf/clusters ]; then sh saf_env/bootstrap.sh tool saf-env down; fi
+clean: ## stop the clusters and remove all that can be made again (reports are kept)
+	@if [ -d .saf/clusters ]; then sh saf_env/bootstrap.sh tool saf-env down --all; fi
 	@cd .saf 2>/dev/null && rm -rf bench bootstrap.lock cache clusters dev envs locks new-* proven python tmp tool uv; true
 	@rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . \( -name .saf -o -name .git \) -prune -o -name __pycache__ -prune -exec rm -rf {} +

@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -124,7 +125,7 @@ def uv_binary(home: Path) -> Path:
 
 
 def find_uv(home: Path, environ: Mapping[str, str] = os.environ) -> Uv:
-    """The pinned uv on this machine: the one on ``PATH`` if it is exactly the pin, else ``.saf``'s.
+    """The pinned uv on this machine: saf-env's own, else one on ``PATH`` that is exactly the pin.
 
     Args:
         home: the project folder.
@@ -136,6 +137,10 @@ def find_uv(home: Path, environ: Mapping[str, str] = os.environ) -> Uv:
     from saf_env.transports.local import LocalTransport
 
     transport = LocalTransport()
+    beside_us = Path(sys.executable).with_name("uv")  # bootstrap links the pinned uv there
+    for own in (uv_binary(home), beside_us):
+        if own.is_file() and own.resolve().parts[-3:] == (pinned_version(), "bin", "uv"):
+            return Uv(transport, own, home, environ)
     on_path = shutil.which("uv", path=environ.get("PATH", ""))
     if on_path:
         candidate = Uv(transport, Path(on_path).absolute(), home, environ)
@@ -143,11 +148,8 @@ def find_uv(home: Path, environ: Mapping[str, str] = os.environ) -> Uv:
             said = candidate.run(["--version"], timeout=10.0, cwd=Path("/"))
             if said.ok and said.stdout.split()[:2] == ["uv", pinned_version()]:
                 return candidate
-    own = uv_binary(home)
-    if own.is_file():
-        return Uv(transport, own, home, environ)
     raise ToolchainError(
-        f"uv {pinned_version()} is neither on PATH nor in {own.parent}",
+        f"uv {pinned_version()} is neither on PATH nor in {uv_binary(home).parent}",
         hint="run `make` in the project folder: it fetches the pinned uv",
     )
 

@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saf_env import __version__
 from saf_env.errors import LockError, UsageError
 
 if TYPE_CHECKING:
@@ -24,6 +23,16 @@ if TYPE_CHECKING:
     from saf_env.spec.model import ClusterSpec
     from saf_env.transports.local import LocalTransport
     from saf_env.uv import Uv
+
+
+def _digest_with_rules(text: str) -> str:
+    """Digest of a cluster file and of the rules it is judged by: new rules judge it again."""
+    package = Path(__file__).parents[1]
+    rules = ("schemas/cluster.json", "spec/parse.py", "spec/rules.py")
+    digest = hashlib.sha256(text.encode())
+    for name in rules:
+        digest.update((package / name).read_bytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -63,8 +72,7 @@ class Context:
         from saf_env.spec.parse import parse, read
 
         text = read(self.file)
-        digest = hashlib.sha256(f"{__version__}\0{text}".encode()).hexdigest()
-        proven = self.home / ".saf" / "proven" / digest
+        proven = self.home / ".saf" / "proven" / _digest_with_rules(text)
         spec = parse(text, trusted=proven.exists())
         try:
             proven.parent.mkdir(parents=True, exist_ok=True)
@@ -88,14 +96,15 @@ class Context:
         """The lock, which must have been made from this very cluster file.
 
         Raises:
-            LockError: it is missing, damaged or stale.
+            LockError: it is missing, damaged or stale; the message says which.
         """
+        lock = self.lock
         if reasons := self.stale():
             raise LockError(
                 f"the lock of cluster {self.spec.name} is stale: {'; '.join(reasons)}",
                 hint="run `saf-env lock` and look at what changes",
             )
-        return self.lock
+        return lock
 
     def stale(self) -> list[str]:
         """Why the lock does not fit the cluster file; empty when it does."""

@@ -8,23 +8,12 @@ from saf_env.cli.context import Context
 from saf_env.cli.output import Progress
 from saf_env.cluster import state as states
 from saf_env.cluster.token import ensure_token
-from saf_env.errors import PreflightError
+from saf_env.errors import BringUpError, PreflightError
 from saf_env.plan.build import token_path
-from saf_env.plan.model import NodePlan
+from saf_env.plan.model import EnvironmentPlan, NodePlan
 from saf_env.preflight.base import Finding
+from saf_env.preflight.registry import ENVIRONMENT
 from saf_env.provision.environments import ensure_environment
-
-ENVIRONMENT = frozenset(
-    {
-        "packages-extra",
-        "packages-intact",
-        "packages-locked",
-        "python-build",
-        "python-isolated",
-        "python-version",
-    }
-)
-"""Checks whose remedy is an environment made anew."""
 
 
 def fix(
@@ -42,7 +31,7 @@ def fix(
         for node in nodes:
             wrong = {f.id for f in bad if f.node == node.name}
             if wrong & ENVIRONMENT:
-                _refuse_running(context, node)
+                refuse_in_use(context, node.environment)
                 progress.step(f"making the environment of {node.name} anew")
                 if ensure_environment(
                     node.environment, context.uv, progress.step, rebuild=_is_old(node, done)
@@ -58,25 +47,42 @@ def _is_old(node: NodePlan, done: Sequence[str]) -> bool:
     return not any(node.environment.key in line for line in done)
 
 
-def _refuse_running(context: Context, node: NodePlan) -> None:
+def refuse_in_use(context: Context, environment: EnvironmentPlan) -> None:
+    """Raise PreflightError when a node runs in ``environment``, which is about to be replaced."""
     state = states.read(context.home, context.plan.name)
     running = {found.node for found in context.runtime().find(state.recorded)}
-    shared = [
-        other.name
-        for other in context.plan.nodes
-        if other.environment.key == node.environment.key and other.name in running
+    inside = [
+        node.name
+        for node in context.plan.nodes
+        if node.environment.key == environment.key and node.name in running
     ]
-    if shared:
+    if inside:
         raise PreflightError(
-            f"the environment of {node.name} cannot be replaced: {', '.join(shared)} runs in it",
+            f"the environment {environment.key} has to be made anew, and {', '.join(inside)} "
+            "runs in it",
             hint="run `saf-env down`, then `saf-env check --fix`, then `saf-env up`",
         )
 
 
+def make_token(context: Context) -> bool:
+    """Make the cluster's token unless it is there; True when it was made.
+
+    Raises:
+        BringUpError: it is not there, and nodes run that were started with it.
+    """
+    path = token_path(context.home, context.plan.name)
+    state = states.read(context.home, context.plan.name)
+    if not path.exists() and context.runtime().find(state.recorded):
+        raise BringUpError(
+            f"the token {path} is gone, and the cluster that runs lets nobody in without it",
+            hint="put the file back; or run `saf-env down`, then `saf-env up`, which makes another",
+        )
+    return ensure_token(context.home, context.plan.name)
+
+
 def _token(context: Context) -> list[str]:
     """Make a missing token; close one that others can read."""
-    path = token_path(context.home, context.plan.name)
-    if ensure_token(context.home, context.plan.name):
+    if make_token(context):
         return ["made the token"]
-    path.chmod(0o600)
-    return [f"made {path.name} of the cluster readable by this user only"]
+    token_path(context.home, context.plan.name).chmod(0o600)
+    return ["made the token readable by this user only"]

@@ -13,6 +13,7 @@ from saf_env.cluster.gcs import RayNode
 from saf_env.cluster.lifecycle import plan_digest
 from saf_env.cluster.status import NodeStatus, state_of, strangers
 from saf_env.plan.fingerprint import actual_fingerprint
+from saf_env.preflight.registry import ENVIRONMENT, judge
 from saf_env.runtimes.base import Found, by_node
 
 
@@ -52,6 +53,8 @@ def look(context: Context) -> Look:
     for node in plan.nodes:
         inside = seen[node.name]["facts"]
         fingerprint = actual_fingerprint(inside)
+        environment = judge(plan, node, seen[node.name], (), only=ENVIRONMENT)
+        intact = not any(finding.level in ("fail", "skip") for finding in environment)
         present = found.get(node.name)
         status = state_of(
             node,
@@ -60,7 +63,9 @@ def look(context: Context) -> Look:
             found=present,
             ray=ray.get(node.name),
             head_answers=known is not None,
-            as_planned=fingerprint == node.fingerprint and _of_this_plan(context, present),
+            as_planned=intact
+            and fingerprint == node.fingerprint
+            and _of_this_plan(context, present),
         )
         nodes.append(NodeStatus(node, status, fingerprint, *_versions(inside)))
     return Look(nodes, ray, strangers(plan, known or ()))

@@ -158,6 +158,9 @@ def _up_and_down(commands: _Subcommands) -> None:
         "down", "stop this cluster, or some of its nodes, and nothing else", "saf-env down"
     )
     down.add_argument("nodes", nargs="*", metavar="NODE", help="only these nodes")
+    down.add_argument(
+        "--all", action="store_true", help="stop every cluster that runs from this project folder"
+    )
 
 
 def _look(commands: _Subcommands) -> None:

@@ -20,6 +20,18 @@ CHECKS: tuple[Check, ...] = (
 )
 IDS = tuple(check.id for check in CHECKS)
 
+ENVIRONMENT = frozenset(
+    {
+        "packages-extra",
+        "packages-intact",
+        "packages-locked",
+        "python-build",
+        "python-isolated",
+        "python-version",
+    }
+)
+"""Checks of a node's environment: their remedy is the environment made anew."""
+
 
 def judge(
     plan: ClusterPlan,

@@ -1,8 +1,7 @@
 """Starts, finds and stops the processes of native nodes. One file, standard library only.
 
 It runs on the node's own host under any CPython from 3.9 on, over any transport: a JSON request
-on standard input, a JSON answer on standard output. So nothing of saf-env has to be installed on a
-host, and the same code acts on this machine and on another one.
+in, a JSON answer out. So nothing of saf-env has to be installed on a host.
 
 How our processes are known: every node is started in a session of its own (``setsid``), with the
 variable ``SAF_ENV_NODE=<cluster id>/<node>/<run>``. A process is a node's when it carries the
@@ -38,18 +37,16 @@ _LINUX = sys.platform.startswith("linux")
 def processes() -> list[dict[str, Any]]:
     """Every process of the machine that may be looked at.
 
-    Returns:
-        A list of dicts: ``pid``, ``session``, ``started`` (text that changes when a pid is used
-        again), ``command`` and ``mark`` (empty without one).
+    Each with ``pid``, ``session``, ``started`` (text that changes when a pid is used again),
+    ``command`` and ``mark`` (empty without one).
     """
-    listing = _linux_processes if _LINUX else _macos_processes
+    text = "" if _LINUX else _ps("-axEww", "-o", "pid=,lstart=,command=")
     found = []
-    for process in listing():
+    for process in _linux_processes() if _LINUX else macos_processes(text):
         try:
-            process["session"] = os.getsid(process["pid"])
+            found.append({**process, "session": os.getsid(process["pid"])})
         except (ProcessLookupError, PermissionError):
             continue
-        found.append(process)
     return found
 
 
@@ -76,12 +73,14 @@ def _linux_processes() -> Iterator[dict[str, Any]]:
         }
 
 
-def _macos_processes() -> Iterator[dict[str, Any]]:
+def _ps(*options: str) -> str:
     import subprocess
 
-    argv = ["/bin/ps", "-axEww", "-o", "pid=,lstart=,command="]
-    text = subprocess.run(argv, capture_output=True, check=True, timeout=20).stdout
-    return macos_processes(text.decode(errors="replace"))
+    # Dates in the C locale and in UTC: a process must have one start time, whoever looks at it.
+    env = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
+    argv = ["/bin/ps", *options]
+    done = subprocess.run(argv, env=env, capture_output=True, timeout=20, check=False)
+    return done.stdout.decode(errors="replace")
 
 
 def macos_processes(text: str) -> Iterator[dict[str, Any]]:
@@ -110,8 +109,8 @@ def ours(
             found even when no process carries the variable any more.
 
     Returns:
-        A list of dicts as of :func:`processes`, each with ``node``, ``run`` and ``role``, one of
-        ``leader`` (the ``ray start`` that the others belong to), ``raylet``, ``gcs``, ``other``.
+        Each with ``node``, ``run`` and ``role``, one of ``leader`` (the ``ray start`` that the
+        others belong to), ``raylet``, ``gcs``, ``other``.
     """
     marked: dict[int, tuple[str, str]] = {}
     for process in everything:
@@ -127,9 +126,8 @@ def ours(
         session = process["session"]
         if "node" not in process and session not in foreign:
             # The numbers of a state file may mean other processes since: after a reboot, say.
-            is_worker = process["command"].startswith("ray::")
-            owner = marked.get(session) or (recorded.get(session) if is_worker else None)
-            if owner:
+            by_number = recorded if process["command"].startswith("ray::") else {}
+            if owner := marked.get(session) or by_number.get(session):
                 process["node"], process["run"] = owner
         if "node" in process:
             process["role"] = _role(process)
@@ -230,7 +228,7 @@ def stop(request: Mapping[str, Any]) -> dict[str, Any]:
             ``grace``: seconds that raylets get to end their workers.
 
     Returns:
-        ``stopped``: node names; ``left``: processes that could not be ended.
+        ``stopped``: names of nodes; ``left``: processes that could not be ended.
     """
     wanted = set(request["nodes"])
 
@@ -251,10 +249,8 @@ def stop(request: Mapping[str, Any]) -> dict[str, Any]:
     # Without a raylet Ray's own have nothing to clean up; to ask them first takes twice the time.
     _end([p for p in first if _is_rays(p)], signal.SIGKILL, 1.0)
     _end(current(), signal.SIGTERM, 2.0)
-    left: list[dict[str, Any]] = []
     for _ in range(20):
-        left = current()
-        if not left:
+        if not (left := current()):
             break
         _end(left, signal.SIGKILL, 0.5)
     return {
@@ -273,7 +269,7 @@ def _end(targets: list[dict[str, Any]], number: int, grace: float) -> None:
                 continue
     deadline = time.monotonic() + grace
     while any(_alive(t) for t in targets) and time.monotonic() < deadline:
-        time.sleep(0.002)
+        time.sleep(0.002 if _LINUX else 0.05)  # elsewhere every look starts a process
 
 
 def _alive(target: dict[str, Any]) -> bool:
@@ -289,11 +285,7 @@ def _started(pid: int) -> str:
         except (OSError, IndexError):
             return ""
         return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
-    import subprocess
-
-    argv = ["/bin/ps", "-o", "stat=,lstart=", "-p", str(pid)]
-    done = subprocess.run(argv, capture_output=True, timeout=20, check=False)
-    words = done.stdout.decode().split()
+    words = _ps("-o", "stat=,lstart=", "-p", str(pid)).split()
     return "" if not words or "Z" in words[0] else " ".join(words[1:])
 
 
@@ -305,11 +297,9 @@ def wait(request: Mapping[str, Any]) -> dict[str, Any]:
             number]``, or null: wait for a death only), ``seconds`` at most.
 
     Returns:
-        ``open``: whether the port answered; ``dead``: the nodes that died, each with ``node`` and
-        ``tail``.
+        ``open``: whether the port answered; ``dead``: ``node`` and ``tail`` of those that died.
     """
-    deadline, caller = time.monotonic() + request["seconds"], os.getppid()
-    turn = 0
+    deadline, caller, turn = time.monotonic() + request["seconds"], os.getppid(), 0
     while time.monotonic() < deadline and os.getppid() == caller:
         # A leader takes half a minute to notice that its raylet died; this look costs more.
         dead = _dead(request["leaders"], thorough=turn % 10 == 0)
@@ -338,11 +328,7 @@ def _dead(leaders: list[dict[str, Any]], *, thorough: bool) -> list[dict[str, An
 def _zombies() -> Iterator[tuple[int, str]]:
     """Parent and name of the processes that have ended, and whose parent has not noticed."""
     if not _LINUX:
-        import subprocess
-
-        argv = ["/bin/ps", "-axo", "ppid=,stat=,ucomm="]
-        done = subprocess.run(argv, capture_output=True, timeout=20, check=False)
-        rows = (line.split() for line in done.stdout.decode(errors="replace").splitlines())
+        rows = map(str.split, _ps("-axo", "ppid=,stat=,ucomm=").splitlines())
         yield from ((int(row[0]), row[2]) for row in rows if len(row) > 2 and "Z" in row[1])
         return
     for name in filter(str.isdigit, os.listdir("/proc")):
@@ -380,10 +366,7 @@ def logs(request: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         request: ``folders`` and ``files``; ``offsets``: bytes read so far by path; ``limit``: bytes
-            at most of each file, the last ones.
-
-    Returns:
-        ``texts``: new text by path; ``offsets`` for the next call.
+            at most of each file, the last ones. Returned: ``texts`` by path, new ``offsets``.
     """
     paths = [p for p in request["files"] if os.path.isfile(p)]
     for folder in request["folders"]:

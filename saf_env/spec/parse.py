@@ -44,6 +44,8 @@ def read(path: Path) -> str:
         ClusterFileError: it is missing, a folder, unreadable, too large or not UTF-8.
     """
     try:
+        if not path.is_file() and path.exists():
+            raise ClusterFileError(f"cannot read {path}: it is not a file")
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except FileNotFoundError as error:

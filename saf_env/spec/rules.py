@@ -85,7 +85,7 @@ def _python(document: Document) -> Iterator[str]:
             'or a range (">=3.11,<3.14")'
         )
         return
-    if not any(wanted.contains(f"3.{m}.{p}") for m in range(10, 15) for p in range(60)):
+    if not any(wanted.contains(f"3.{m}.{p}") for m in range(10, 15) for p in range(200)):
         yield f'python.version: found "{version}", expected one of CPython 3.10 to 3.14'
 
 

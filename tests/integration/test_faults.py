@@ -6,7 +6,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -396,44 +395,3 @@ def test_of_two_commands_one_wins(down: Project, second: str) -> None:
     assert f"saf-env up, pid {first.pid}" in refused.stderr
     assert first.returncode == 0, out + said
     assert down.status() == READY
-
-
-# The project folder is one that cannot be used
-
-
-def as_nobody(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """``saf-env`` as a user who may read everything and write nothing there."""
-    words = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    return subprocess.run(
-        [*words, *project.command(*arguments)],
-        cwd=project.home,
-        env={**project.variables(), "HOME": "/nonexistent"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-
-
-@pytest.fixture
-def readable(down: Project) -> Iterator[Project]:
-    """Every folder above the project lets everybody through."""
-    home = down.home.resolve()
-    folders = [f for f in home.parents if f.stat().st_uid == os.getuid() and f != Path("/")]
-    modes = {f: f.stat().st_mode for f in folders}
-    for folder in folders:
-        folder.chmod(modes[folder] | 0o055)
-    yield down
-    for folder in folders:
-        folder.chmod(modes[folder])
-
-
-@pytest.mark.parametrize("command", ["up", "down"])
-def test_a_folder_that_cannot_be_written_is_refused(readable: Project, command: str) -> None:
-    refused = as_nobody(readable, command)
-
-    assert refused.returncode in (2, 3), refused.stderr
-    assert "cannot write" in refused.stderr
-    assert "what to do" in refused.stderr
-    assert "Traceback" not in refused.stderr
-    assert readable.processes() == []

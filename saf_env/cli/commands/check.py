@@ -44,6 +44,8 @@ def _judged(
     context: Context, arguments: argparse.Namespace, nodes: Sequence[NodePlan]
 ) -> list[Finding]:
     state = states.read(context.home, context.plan.name)
+    found = context.runtime().find(state.recorded)
+    running = {node.node for node in found if node.whole("worker")}
     facts = gather(context.plan, nodes, context.transport, context.uv, deep=arguments.deep)
     return findings(
         context.plan,
@@ -51,7 +53,7 @@ def _judged(
         context.stale(),
         ignore=arguments.ignore,
         only=arguments.only,
-        running=state.nodes,
+        running=running,
     )
 
 

@@ -6,15 +6,27 @@ import argparse
 
 from saf_env.cli.context import Context
 from saf_env.cli.output import Progress
-from saf_env.errors import ClusterFileError
+from saf_env.errors import ClusterFileError, UsageError
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """Stop, then say what was stopped. Needs no lock and no environment: only what runs counts."""
+    if arguments.all:
+        if arguments.nodes:
+            raise UsageError("--all stops whole clusters; name no node with it")
+        for cluster in _known(context):
+            _stop(context, cluster, [])
+        return 0
+    cluster = _cluster(context, arguments.nodes)
+    if not _stop(context, cluster, arguments.nodes):
+        _tell_of_others(context, cluster)
+    return 0
+
+
+def _stop(context: Context, cluster: str, names: list[str]) -> list[str]:
+    """Stop nodes of ``cluster``, say so, and return the names of those that ran."""
     from saf_env.cluster import state as states
 
-    cluster = _cluster(context, arguments.nodes)
-    names: list[str] = arguments.nodes
     with states.held(context.home, cluster, "saf-env down"), Progress() as progress:
         progress.step(f"stopping {', '.join(names) or f'cluster {cluster}'}")
         state = states.read(context.home, cluster)
@@ -24,7 +36,19 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         print(f"stopped: {', '.join(stopped)}")
     else:
         print(f"nothing of cluster {cluster} was running")
-    return 0
+    return stopped
+
+
+def _known(context: Context) -> list[str]:
+    """Names of the clusters that were ever started from this project folder."""
+    return sorted(path.name for path in (context.home / ".saf" / "clusters").glob("*"))
+
+
+def _tell_of_others(context: Context, cluster: str) -> None:
+    """A cluster file whose name was changed must not let the old cluster be forgotten."""
+    others = [n for n in _known(context) if n != cluster and context.runtime(n).find()]
+    for name in others:
+        print(f"cluster {name} of this project runs; `saf-env down --all` stops it too")
 
 
 def _cluster(context: Context, names: list[str]) -> str:
@@ -33,7 +57,7 @@ def _cluster(context: Context, names: list[str]) -> str:
         context.refuse_unknown(names, [node.name for node in context.spec.nodes], "node")
         return context.spec.name
     except ClusterFileError:
-        known = [path.name for path in (context.home / ".saf" / "clusters").glob("*")]
+        known = _known(context)
         if len(known) != 1 or names:
             raise
         return known[0]

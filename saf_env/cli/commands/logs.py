@@ -15,7 +15,7 @@ _LIMIT = 1_000_000
 
 _POLL_SECONDS = 0.5
 
-_CHATTER = re.compile(r"\sINFO (scripts|cli_output_helpers|usage_lib)\.py:")
+_CHATTER = re.compile(r"\s(INFO|SUCC) (scripts|cli_output_helpers|usage_lib)\.py:")
 """What ``ray start`` tells its user, such as to stop all of it by ``ray stop``."""
 
 

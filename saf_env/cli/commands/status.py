@@ -8,6 +8,7 @@ from saf_env.cli.context import Context
 from saf_env.cli.look import look
 from saf_env.cli.output import print_json, print_table
 from saf_env.cluster.status import NodeStatus, as_json
+from saf_env.plan.build import token_path
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
@@ -21,6 +22,9 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     for node in seen.strangers:
         where = f"{node.address}:{node.port}"
         print(f"not ours: a Ray node at {where} joined around saf-env (Ray's id {node.id[:12]})")
+    started = any(status.state != "absent" for status in seen.nodes)
+    if started and not token_path(context.home, context.plan.name).exists():
+        print("there is no token: a cluster that runs cannot be asked without it")
     if reasons := context.stale():
         print(f"the lock is stale: {'; '.join(reasons)}. What runs is judged by the lock in place")
     return 0

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 from pathlib import Path
 
 from saf_env.cli.context import Context
 from saf_env.cli.look import Look, look
 from saf_env.cli.output import Progress, print_json
 from saf_env.cluster import state as states
-from saf_env.errors import BringUpError, WorkloadError
+from saf_env.errors import BringUpError, UsageError, WorkloadError
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
@@ -28,16 +29,20 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         ensure_environment(context.plan.driver, context.uv, progress.step)
     live = _write_live(context, seen)
     folder = runs.new_run(context.home / ".saf" / "runs")
-    report = run_suite(
-        live,
-        context.plan.driver.python,
-        folder,
-        arguments.select,
-        context.transport,
-        _variables(context),
-        quick=arguments.quick,
-        show=not arguments.json,
-    )
+    try:
+        report = run_suite(
+            live,
+            context.plan.driver.python,
+            folder,
+            arguments.select,
+            context.transport,
+            _variables(context),
+            quick=arguments.quick,
+            show=not arguments.json,
+        )
+    except UsageError:
+        shutil.rmtree(folder, ignore_errors=True)  # nothing was selected, so nothing was run
+        raise
     runs.prune(context.home / ".saf" / "runs")
     if arguments.json:
         print_json(report)

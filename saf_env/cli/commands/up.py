@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from saf_env.cli.context import Context
+from saf_env.cli.fix import make_token, refuse_in_use
 from saf_env.cli.output import Progress, print_json
 from saf_env.cluster import state as states
 from saf_env.cluster.status import NodeStatus, as_attested, as_json
@@ -75,11 +76,10 @@ def _up(
 
 def _bring_up(context: Context, arguments: argparse.Namespace, progress: Progress) -> UpResult:
     from saf_env.cluster.lifecycle import Lifecycle
-    from saf_env.cluster.token import ensure_token
 
     plan = context.plan
     _provision(context, progress)
-    ensure_token(context.home, plan.name)
+    make_token(context)
     lifecycle = Lifecycle(plan, context.runtime(), context.gcs, progress.step)
 
     def gate(nodes: Sequence[NodePlan]) -> None:
@@ -104,8 +104,10 @@ def _bring_up(context: Context, arguments: argparse.Namespace, progress: Progres
 
 def _provision(context: Context, progress: Progress) -> None:
     """Make the environments of the nodes and of the driver, as far as they are missing."""
-    from saf_env.provision.environments import ensure_environment
+    from saf_env.provision.environments import ensure_environment, ready
 
     wanted = [*(node.environment for node in context.plan.nodes), context.plan.driver]
     for environment in {e.key: e for e in wanted}.values():
+        if not ready(environment):
+            refuse_in_use(context, environment)
         ensure_environment(environment, context.uv, progress.step)
