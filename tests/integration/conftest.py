@@ -231,3 +231,31 @@ def live_cluster(running_project: Project) -> LiveCluster:
         driver_python=Path(plan["driver"]["path"]) / "bin" / "python",
         env={**plan["nodes"][0]["variables"], "PATH": "/usr/bin:/bin", "HOME": os.environ["HOME"]},
     )
+
+
+@pytest.fixture(scope="module")
+def faulty(main_project: Project) -> Iterator[Project]:
+    """A cluster of its own in the main project, which has the environments as a rule."""
+    main_project.ok("down")
+    project = main_project.beside("faulty", 21400)
+    yield project
+    project.remove()
+
+
+@pytest.fixture
+def up(faulty: Project) -> Project:
+    """The cluster, all of it ready."""
+    faulty.ok("up")
+    return faulty
+
+
+@pytest.fixture
+def down(faulty: Project) -> Project:
+    """The cluster, nothing of it running."""
+    faulty.ok("down")
+    return faulty
+
+
+def leaders(project: Project) -> dict[str, int]:
+    """Pid of the leader by node."""
+    return {p.node: p.pid for p in project.processes() if p.is_leader}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,8 @@ def test_the_pin_has_a_wheel_for_every_platform() -> None:
     assert all(part.isdigit() for part in pinned_version().split("."))
 
 
-def test_uv_of_the_project(tmp_path: Path) -> None:
+def test_uv_of_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "elsewhere" / "python"))
     with pytest.raises(ToolchainError, match=f"uv {pinned_version()} is neither") as caught:
         find_uv(tmp_path, {"PATH": ""})
     assert "`make`" in caught.value.hint
@@ -54,3 +56,16 @@ def test_uv_of_the_project(tmp_path: Path) -> None:
     binary.parent.mkdir(parents=True)
     binary.touch()
     assert find_uv(tmp_path, {"PATH": ""}).binary == binary
+
+
+def test_uv_beside_our_own_python_serves_other_projects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    binary = uv_binary(tmp_path / "saf-env")
+    binary.parent.mkdir(parents=True)
+    binary.touch()
+    tool = tmp_path / "saf-env" / ".saf" / "tool" / "bin"
+    tool.mkdir(parents=True)
+    (tool / "uv").symlink_to(binary)
+    monkeypatch.setattr(sys, "executable", str(tool / "python"))
+    assert find_uv(tmp_path / "other", {"PATH": ""}).binary == tool / "uv"

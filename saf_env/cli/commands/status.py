@@ -34,8 +34,7 @@ def show(context: Context, nodes: list[NodeStatus]) -> None:
     """The table of nodes."""
     plan = context.plan
     ready = sum(status.state == "ready" for status in nodes)
-    ray = plan.head.environment.packages.get("ray", "")
-    print(f"cluster {plan.name} at {plan.address}, Ray {ray}: {ready} of {len(nodes)} nodes ready")
+    print(f"cluster {plan.name} at {plan.address}: {ready} of {len(nodes)} nodes ready")
     print_table(
         ["node", "state", "host", "kind", "role", "platform", "python", "fingerprint"],
         [
