@@ -15,6 +15,9 @@ from saf_env.spec.model import ClusterSpec, HostSpec, NodeSpec
 LAYOUT = 1
 """Raised when environments are made in another way, so that old ones are not taken for new."""
 
+NO_CONTAINERS = "this version of saf-env does not run containers"
+"""Why a container node falls back."""
+
 _FIXED_PORTS = 12
 
 
@@ -73,7 +76,7 @@ def _node(
         name=node.name,
         host=node.host,
         kind=kind,
-        fallback_reason="there is no Docker engine that it could use" if falls_back else "",
+        fallback_reason=NO_CONTAINERS if falls_back else "",
         role=node.role,
         platform=platform.name,
         groups=node.groups,

@@ -40,7 +40,7 @@ def test_no_two_ports_of_a_cluster_are_the_same(plan: ClusterPlan) -> None:
 def test_a_container_falls_back_and_says_why(plan: ClusterPlan) -> None:
     linux = plan.node("linux")
     assert linux.kind == "native"
-    assert "no Docker engine" in linux.fallback_reason
+    assert "does not run containers" in linux.fallback_reason
     assert linux.labels["saf-kind"] == "native"
     assert plan.head.fallback_reason == ""
 
