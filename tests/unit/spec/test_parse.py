@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -194,12 +195,16 @@ def test_text_that_is_no_cluster_file(data: bytes, told: str) -> None:
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ClusterFileError, match="there is no cluster file"):
         read(tmp_path / "cluster.toml")
-    with pytest.raises(ClusterFileError, match="cannot read"):
+    with pytest.raises(ClusterFileError, match="it is not a file"):
         read(tmp_path)
     binary = tmp_path / "binary"
     binary.write_bytes(b"\x7fELF\xff\xfe")
     with pytest.raises(ClusterFileError, match="UTF-8"):
         read(binary)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ClusterFileError, match="it is not a file"):
+        read(pipe)
     large = tmp_path / "large"
     large.write_bytes(b"#" * (MAX_BYTES + 1))
     with pytest.raises(ClusterFileError, match="larger than"):
