@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -262,3 +263,55 @@ def test_a_drifted_node_is_drained_and_stopped(down: Project) -> None:
     assert "seen from inside: linux" in refused.stderr
     assert "certifi is 1.0, planned" in refused.stderr
     assert down.processes() == []
+
+
+def test_a_lost_token_is_not_replaced_under_a_running_cluster(up: Project) -> None:
+    token = up.home / ".saf" / "clusters" / up.name / "token"
+    aside = token.with_name("aside")
+    token.rename(aside)
+    try:
+        for command in (["up"], ["check", "--fix"]):
+            refused = up.saf_env(*command)
+            assert refused.returncode == 6
+            assert "is gone" in refused.stderr
+            assert "saf-env down" in refused.stderr
+            assert not token.exists()
+        assert "there is no token" in up.ok("status")
+    finally:
+        aside.rename(token)
+    assert up.status() == READY
+
+
+def test_a_changed_file_under_a_running_node_is_drift(up: Project) -> None:
+    plan = json.loads(up.ok("plan", "--json"))
+    root = Path(plan["nodes"][1]["environment"]["path"])
+    (file,) = root.glob("lib/python3.*/site-packages/idna/core.py")
+    before = file.read_bytes()
+    file.write_bytes(before + b"# changed")
+    try:
+        assert up.status() == {"head": "ready", "linux": "drifted"}
+        refused = up.saf_env("up")
+        assert refused.returncode == 6
+        assert "linux is drifted" in refused.stderr
+    finally:
+        file.write_bytes(before)
+    assert up.status() == READY
+
+
+def test_check_believes_processes_and_not_the_state_file(up: Project) -> None:
+    (up.home / ".saf" / "clusters" / up.name / "state.json").unlink()
+    assert "may join" in up.ok("check", "--only", "ports-free", "--only", "stale-ray")
+
+
+def test_a_renamed_cluster_is_told_of_and_stopped_by_all(up: Project) -> None:
+    file = up.home / f"{up.name}.toml"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(text.replace(f'"{up.name}"', '"renamed"'), encoding="utf-8")
+    try:
+        said = up.ok("down")
+        assert "nothing of cluster renamed was running" in said
+        assert f"cluster {up.name} of this project runs" in said
+        assert "stopped: head, linux" in up.ok("down", "--all")
+    finally:
+        file.write_text(text, encoding="utf-8")
+    assert up.processes() == []
