@@ -6,7 +6,7 @@ SAF_ENV = @sh saf_env/bootstrap.sh tool saf-env
 DEV = @sh saf_env/bootstrap.sh dev
 
 .DEFAULT_GOAL := help
-.PHONY: help lock check up status plan logs test-cluster down test bench lint format pins clean
+.PHONY: help lock check up status plan logs test-cluster down test bench lint format pins engine base-image clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s%s\n", $$1, $$2}' Makefile
@@ -39,6 +39,12 @@ down: ## stop this cluster, and nothing else
 test: ## the project's own tests
 	$(DEV) pytest $(ARGS)
 
+engine: ## install and start a Docker engine with Compose and Buildx (Debian, as root)
+	@sh images/engine.sh $(ARGS)
+
+base-image: ## make a base image from Debian packages, for machines that cannot pull
+	@sh images/base.sh saf-env-base:local $(ARGS)
+
 bench: ## the project's own speed, beside the plain tools
 	$(DEV) python -m benchmarks $(ARGS)
 
@@ -56,6 +62,6 @@ pins: ## resolve saf-env's own packages and uv anew, show the difference first
 
 clean: ## stop the clusters and remove all that can be made again (reports are kept)
 	@if [ -d .saf/clusters ]; then sh saf_env/bootstrap.sh tool saf-env down --all; fi
-	@cd .saf 2>/dev/null && rm -rf bench bootstrap.lock cache clusters dev envs locks new-* proven python tmp tool uv; true
+	@cd .saf 2>/dev/null && rm -rf bench bootstrap.lock cache clusters dev envs images locks new-* proven python tmp tool uv; true
 	@rm -rf .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	@find . \( -name .saf -o -name .git \) -prune -o -name __pycache__ -prune -exec rm -rf {} +

@@ -19,6 +19,7 @@ NAME = "cluster"
 ROUNDS = 5
 SUBJECTS = (
     Subject("up", "saf-env up, attested", "ray start, twice", 0.8, "ratio"),
+    Subject("up-told", "saf-env up, attested", "ray start, agent ports", 1.0, "ratio"),
     Subject("up-again", "saf-env up, up already", "ray status", 1.0, "seconds"),
     Subject("check", "saf-env check NODE", "uv pip check", 0.5, "seconds"),
     Subject("down", "saf-env down", "ray stop", 0.2, "ratio"),
@@ -38,8 +39,10 @@ def rounds(project: Project) -> Iterator[dict[str, Pair]]:
         plain_check = _uv_pip_check(project, nodes[0])
         down = project.saf_env("down")
         plain = _plain_ray(namespace, nodes)
+        told = _plain_ray(namespace, nodes, agent_ports=True)
         yield {
             "up": (up, plain.get("up")),
+            "up-told": (up, told.get("up")),
             "up-again": (again, plain.get("status")),
             "check": (check, plain_check),
             "down": (down, plain.get("stop")),
@@ -52,11 +55,19 @@ def _uv_pip_check(project: Project, node: dict[str, Any]) -> float:
     return timed(argv, env=uv.variables(), cwd=project.home)
 
 
-def _plain_ray(namespace: list[str] | None, nodes: list[dict[str, Any]]) -> dict[str, float]:
+def _plain_ray(
+    namespace: list[str] | None, nodes: list[dict[str, Any]], *, agent_ports: bool = False
+) -> dict[str, float]:
     """Seconds of ``ray start`` twice, ``ray status`` and ``ray stop``; empty without a namespace.
 
-    Ray's own defaults, but for what keeps it apart from other Rays of the machine (ports, temp dir,
-    home), the CPUs and the address (as in our plan), and usage statistics (off).
+    Ray's own defaults, but for what keeps it apart from other Rays of the machine (the head's
+    ports, temp dir, home), the CPUs and the address (as in our plan), and usage statistics (off).
+
+    Args:
+        namespace: from :func:`benchmarks.isolated.unshare`.
+        nodes: the head and the worker, as ``saf-env plan --json`` gives them.
+        agent_ports: give each node an agent port of its own, as who knows Ray well would. By
+            default the second node finds Ray's fixed one taken and tries again for some seconds.
     """
     if namespace is None:
         return {}
@@ -73,14 +84,11 @@ def _plain_ray(namespace: list[str] | None, nodes: list[dict[str, Any]]) -> dict
         f"--port={PLAIN_PORT}",
         f"--dashboard-port={PLAIN_PORT + 1}",
         f"--ray-client-server-port={PLAIN_PORT + 2}",
-        f"--dashboard-agent-listen-port={PLAIN_PORT + 3}",
     ]
-    start_worker = [
-        *start,
-        f"--address={address}",
-        f"--num-cpus={worker['cpus']}",
-        f"--dashboard-agent-listen-port={PLAIN_PORT + 4}",
-    ]
+    start_worker = [*start, f"--address={address}", f"--num-cpus={worker['cpus']}"]
+    if agent_ports:
+        start_head += [f"--dashboard-agent-listen-port={PLAIN_PORT + 3}"]
+        start_worker += [f"--dashboard-agent-listen-port={PLAIN_PORT + 4}"]
     commands = [
         _ray("head", head, temp, start_head),
         _ray("worker", worker, temp, start_worker),

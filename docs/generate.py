@@ -28,11 +28,12 @@ is wrong at once. A check says one of four things:
 | `ok` | the requirement is met |
 | `warn` | it is not, and the node may join all the same |
 | `fail` | it is not, and the node may not join (exit code 4) |
-| `skip` | it could not be judged, and why |
+| `skip` | it could not be judged, and why; a node may not join without a check that can `fail` |
 
-`saf-env check --only ID` runs one check. `--ignore ID`, also of `saf-env up`, turns its `fail` into
-a `warn` that says so. `--fix` makes environments anew, makes a missing token, and closes one that
-others can read.
+`saf-env check --only ID` runs one check. `--ignore ID`, also of `saf-env up`, turns what would
+stop a join into a `warn` that says so. `--fix` makes environments anew, closes a token that others
+can read, and makes one that is missing or, while nothing runs, of no use; it leaves alone, and says
+so, what is not a plain file of yours.
 
 Once a node has started it is *attested*: the facts are gathered again, from inside a Ray worker on
 it. If its fingerprint (a digest over the interpreter's build and all packages) is not the planned

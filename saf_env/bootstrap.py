@@ -27,6 +27,14 @@ PIN = Path("saf_env/uv-pin.txt")
 SCRIPT = Path("saf_env/bootstrap.py")
 SAF = Path(".saf")
 PYTHONS = ">=3.10,<3.15"
+OWN_FILES = {  # as in saf_env/uv.py, which says why
+    ".gitignore": "*\n",
+    "pyproject.toml": """\
+# Here uv stops to look for settings: those of the folders above are not for what is made in here.
+[tool.uv]
+workspace = { members = [] }
+""",
+}
 TIMEOUT = 900.0  # seconds for one command: no download of ours is longer on a line that works
 
 # Finds its own folder without the help of other programs, through links too, so the project
@@ -84,6 +92,7 @@ def ensure(name: str, lock: Path) -> None:
     with locked(SAF / "bootstrap.lock"):
         for leftover in SAF.glob("new-*"):
             shutil.rmtree(leftover)
+        write_own_files()
         uv = ensure_uv(PIN.read_text(encoding="utf-8"))
         inputs = b"".join(path.read_bytes() for path in (PIN, SCRIPT, lock))
         place = SAF / name
@@ -92,6 +101,15 @@ def ensure(name: str, lock: Path) -> None:
                 make_environment(work, name, lock, uv)
                 (work / name / "inputs").write_bytes(inputs)
                 publish(work / name, place, work)
+
+
+def write_own_files() -> None:
+    """Put :data:`OWN_FILES` into ``.saf``, each one whole or not at all."""
+    for name, text in OWN_FILES.items():
+        if not (SAF / name).exists():
+            with fresh_folder() as work:
+                (work / name).write_text(text, encoding="utf-8")
+                (work / name).rename(SAF / name)
 
 
 def ensure_uv(pin: str) -> Path:
@@ -227,7 +245,10 @@ def uv_run(args: Sequence[str], work: Path, uv: Path) -> subprocess.CompletedPro
         "UV_PYTHON_INSTALL_DIR": str((SAF / "python").absolute()),
         "UV_NO_PROGRESS": "1",
     }
-    return run([str(uv.absolute()), "--quiet", *args], work, variables)
+    # The project is where uv begins to look for settings.
+    return run(
+        [str(uv.absolute()), "--quiet", "--project", str(SAF.absolute()), *args], work, variables
+    )
 
 
 def run(

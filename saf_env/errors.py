@@ -49,6 +49,10 @@ class ToolchainError(SafEnvError):
     exit_code = 3
 
 
+class UvTimeoutError(ToolchainError):
+    """uv took longer than it may: as a rule, a download that has stalled."""
+
+
 class PreflightError(SafEnvError):
     """A node is not what the lock says, so it may not join."""
 

@@ -26,7 +26,11 @@ if TYPE_CHECKING:  # the module typing is slow to import, and only its names are
 SCHEMA = 1
 MARKER = "saf-env.json"
 MANIFEST = "saf-env-files.json"
+PACK = "saf-env-pack.json"
 MARK_VARIABLE = "SAF_ENV_NODE"
+CONTAINER_VARIABLE = "SAF_ENV_CONTAINER"
+HOSTS = "/etc/hosts"
+_NAME_SECONDS = 4.0  # a name service that is not reached answers after 5 s or more
 _OWN_FILES = (MARKER, MANIFEST)
 _LISTEN = "0A"  # TCP_LISTEN as /proc/net/tcp writes it (include/net/tcp_states.h)
 _LISTED = 20  # names of files shown for one fact; the count is always exact
@@ -59,7 +63,10 @@ def shared_library(binary: bytes) -> str:
 
 
 def interpreter_digest() -> str:
-    """SHA-256 over the interpreter's binary and, when it loads one, then its shared library."""
+    """SHA-256 over the interpreter's binary and, when it loads one, then its shared library.
+
+    Of an interpreter that saf-env has packed, the digest that it had before it was packed.
+    """
     return _interpreter_files()[0]
 
 
@@ -72,7 +79,27 @@ def _interpreter_files() -> tuple[str, str]:
     if library:
         with open(library, "rb") as file:
             digest.update(file.read())
-    return digest.hexdigest(), library
+    return _digest_before_packing(library) or digest.hexdigest(), library
+
+
+def _digest_before_packing(library: str) -> str:
+    """What the pack that the interpreter lies in says that it was; empty without one.
+
+    Packing changes where a binary looks for its libraries, and so its bytes. The pack is believed
+    only while each of its binaries has the digest that it noted.
+    """
+    binary = base_interpreter()
+    root = os.path.dirname(os.path.dirname(binary))
+    note = _read_json(os.path.join(root, PACK)) or {}
+    known = note.get("files")
+    own = {os.path.relpath(path, root) for path in (binary, library) if path}
+    if not isinstance(known, dict) or not own <= known.keys():
+        return ""
+    try:
+        sound = all(file_digest(os.path.join(root, n)) == known[n] for n in known)
+    except OSError:
+        return ""
+    return str(note.get("interpreter_digest", "")) if sound else ""
 
 
 def interpreter(_request: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -467,15 +494,18 @@ def token(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def ports(request: dict[str, Any]) -> dict[str, Any]:
-    """Which of the request's ports cannot be listened on at its address, and who holds them."""
+    """Which of the request's ports cannot be listened on, and who holds them.
+
+    A port is tried at the request's address and at all addresses, as Ray opens it; one that comes
+    with an address of its own, as a container's published ones do, at that alone.
+    """
     import errno
     import socket
 
     wanted, held, unusable = request["address"], {}, ""
-    family = socket.AF_INET6 if ":" in wanted else socket.AF_INET
-    everywhere = "::" if ":" in wanted else ""
-    for name, number in request["ports"]:
-        for address in (wanted, everywhere):
+    for name, number, *own in request["ports"]:
+        for address in own or (wanted, "::" if ":" in wanted else ""):
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
             with socket.socket(family, socket.SOCK_STREAM) as trial:
                 # As Ray does: a connection in TIME_WAIT does not hold its port.
                 trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -533,14 +563,21 @@ def _port_owners(wanted: set[int]) -> dict[int, int]:
 
 
 def _mark(pid: int) -> str:
-    """Our mark in a process's environment, ``""`` without one or when we may not look."""
-    start = MARK_VARIABLE.encode() + b"="
+    """Our mark in a process's environment, ``""`` without one or when we may not look.
+
+    That of a process in one of our containers, which a Linux host sees like its own, has no run.
+    """
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:
-            marks = [v[len(start) :] for v in file.read().split(b"\0") if v.startswith(start)]
+            variables = file.read().split(b"\0")
     except OSError:
         return ""
-    return marks[0].decode("utf-8", "replace") if marks else ""
+    for name, end in ((MARK_VARIABLE, ""), (CONTAINER_VARIABLE, "/")):
+        start = name.encode() + b"="
+        for variable in variables:
+            if variable.startswith(start):
+                return variable[len(start) :].decode("utf-8", "replace") + end
+    return ""
 
 
 def _process(pid: int) -> dict[str, Any]:
@@ -590,6 +627,35 @@ def mac_processes(text: str) -> list[Any]:
     return found
 
 
+def names(request: dict[str, Any]) -> dict[str, Any]:
+    """What the request's ``names`` mean here.
+
+    ``addresses`` has those of each, none for one that the name service does not know, or not
+    within some seconds. ``writable`` says whether this user may replace ``/etc/hosts``.
+    """
+    import socket
+    import threading
+    import time
+
+    found: dict[str, list[str]] = {name: [] for name in request["names"]}
+
+    def look(name: str) -> None:
+        try:
+            seen = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError):
+            return
+        found[name] = sorted({str(entry[4][0]) for entry in seen})
+
+    # Side by side, and not waited for: a lookup cannot be interrupted.
+    threads = [threading.Thread(target=look, args=(name,), daemon=True) for name in found]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + _NAME_SECONDS
+    for thread in threads:
+        thread.join(max(0.0, end - time.monotonic()))
+    return {"addresses": dict(found), "writable": os.access(os.path.dirname(HOSTS), os.W_OK)}
+
+
 FACTS = {
     "interpreter": interpreter,
     "environment": environment,
@@ -606,6 +672,7 @@ FACTS = {
     "token": token,
     "ports": ports,
     "ray": ray_processes,
+    "names": names,
 }
 
 
@@ -613,8 +680,8 @@ def gather(request: dict[str, Any]) -> dict[str, Any]:
     """All facts, or those named in ``request["only"]``.
 
     The request's keys, each needed only by the facts that use it: ``deep`` (hash every file),
-    ``folders`` (purpose to folder), ``temp_dir``, ``address``, ``ports`` (pairs of name and
-    number), ``cluster_id``, ``node``, ``token`` (path) and ``uv`` (path).
+    ``folders`` (purpose to folder), ``temp_dir``, ``address``, ``ports`` (name, number and, where
+    it is another, address), ``cluster_id``, ``node``, ``names``, ``token`` (path), ``uv`` (path).
     """
     import threading
 

@@ -1,7 +1,10 @@
 """uv, run over a transport with an environment of our own making.
 
 uv reads the user's own index settings (``UV_DEFAULT_INDEX``, ``UV_INDEX_URL``, its user-level
-configuration file) and nothing else of ours: cache, interpreters and link mode are set here.
+configuration file) and nothing else of ours: cache, interpreters and link mode are set here. It
+would also read the settings of a ``pyproject.toml`` or ``uv.toml`` in any folder above the one it
+runs in, the user's own project first of all: a file of ours in ``.saf`` is where it stops to look
+(:func:`own_folder`).
 """
 
 from __future__ import annotations
@@ -13,9 +16,10 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
-from saf_env.errors import SafEnvError, ToolchainError
+from saf_env.errors import CommandTimeoutError, SafEnvError, ToolchainError, UvTimeoutError
 from saf_env.platforms import PLATFORMS
 from saf_env.transports.base import CommandResult, Transport
 
@@ -51,6 +55,33 @@ _PASSED_UV_MORE = (
     "UV_HTTP_RETRIES",
     "UV_INSECURE_HOST",
 )
+
+OWN_FILES = {
+    ".gitignore": "*\n",
+    "pyproject.toml": """\
+# Here uv stops to look for settings: those of the folders above are not for what is made in here.
+[tool.uv]
+workspace = { members = [] }
+""",
+}
+"""What saf-env puts into ``.saf``; ``bootstrap.py``, which can import nothing, has the same."""
+
+
+def own_folder(home: Path) -> Path:
+    """``.saf`` of the project ``home``, made if need be, with :data:`OWN_FILES` in it.
+
+    Raises:
+        OSError: something is missing there, and cannot be written.
+    """
+    folder = home / ".saf"
+    folder.mkdir(exist_ok=True)
+    for name, text in OWN_FILES.items():
+        if not (folder / name).exists():
+            # Renamed into place: another saf-env, or its uv, sees the whole file or none.
+            new = folder / f".{name}.{os.urandom(4).hex()}"
+            new.write_text(text, encoding="utf-8")
+            new.replace(folder / name)
+    return folder
 
 
 def cache_root(home: Path, environ: Mapping[str, str] = os.environ) -> Path:
@@ -105,18 +136,37 @@ class Uv:
         Args:
             args: uv's arguments, its name left out.
             timeout: seconds.
-            cwd: the folder it runs in; its parents' ``pyproject.toml`` and ``uv.toml`` are read by
-                uv, so give a folder of our own. Default: ``.saf`` of the project.
+            cwd: the folder it runs in, below ``.saf`` of the project: elsewhere uv would read the
+                settings of other projects. Default: ``.saf`` itself.
             extra: further variables.
             stdin: what it reads.
+
+        Raises:
+            UvTimeoutError: it took longer than ``timeout``.
+            ToolchainError: it cannot be run, or ``.saf`` cannot be written.
         """
-        return self.transport.run(
-            [str(self.binary), *args],
-            env={**self.variables(), **(extra or {})},
-            timeout=timeout,
-            stdin=stdin,
-            cwd=str(cwd or self.home / ".saf"),
-        )
+        try:
+            own = own_folder(self.home)
+        except OSError as error:
+            raise ToolchainError(
+                f"cannot write in {self.home / '.saf'}: {error.strerror}",
+                hint="saf-env needs to write in .saf of the project folder, and free space there",
+            ) from error
+        try:
+            return self.transport.run(
+                [str(self.binary), *args],
+                env={**self.variables(), **(extra or {})},
+                timeout=timeout,
+                stdin=stdin,
+                cwd=str(cwd or own),
+            )
+        except CommandTimeoutError as error:
+            words = " ".join(list(takewhile(lambda word: not word.startswith("-"), args))[:2])
+            raise UvTimeoutError(
+                f"{self.transport.host}: `uv {words}` did not finish within {timeout:.0f} s",
+                hint="a download has stalled, or the machine is overloaded: look at the network, "
+                "the proxy and the index, then run the command again",
+            ) from error
 
 
 def uv_binary(home: Path) -> Path:
@@ -145,7 +195,9 @@ def find_uv(home: Path, environ: Mapping[str, str] = os.environ) -> Uv:
     if on_path:
         candidate = Uv(transport, Path(on_path).absolute(), home, environ)
         with contextlib.suppress(SafEnvError):
-            said = candidate.run(["--version"], timeout=10.0, cwd=Path("/"))
+            # Not by its run(): a folder that cannot be written may be looked at all the same.
+            argv = [str(candidate.binary), "--version"]
+            said = transport.run(argv, env=candidate.variables(), timeout=10.0, cwd="/")
             if said.ok and said.stdout.split()[:2] == ["uv", pinned_version()]:
                 return candidate
     raise ToolchainError(

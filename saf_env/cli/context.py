@@ -11,15 +11,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saf_env.errors import LockError, UsageError
+from saf_env.errors import ClusterFileError, LockError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from saf_env.cluster.gcs import Gcs
+    from saf_env.cluster.runtimes import Runtimes
+    from saf_env.engine import Engine
     from saf_env.lock.model import Lock
     from saf_env.plan.model import ClusterPlan, NodePlan
-    from saf_env.runtimes.native import NativeRuntime
     from saf_env.spec.model import ClusterSpec
     from saf_env.transports.local import LocalTransport
     from saf_env.uv import Uv
@@ -70,12 +71,14 @@ class Context:
         looked at again.
         """
         from saf_env.spec.parse import parse, read
+        from saf_env.uv import own_folder
 
         text = read(self.file)
         proven = self.home / ".saf" / "proven" / _digest_with_rules(text)
         spec = parse(text, trusted=proven.exists())
         try:
-            proven.parent.mkdir(parents=True, exist_ok=True)
+            own_folder(self.home)
+            proven.parent.mkdir(exist_ok=True)
             proven.touch()
         except OSError:
             pass  # a read-only project can be looked at all the same
@@ -114,10 +117,34 @@ class Context:
 
     @cached_property
     def plan(self) -> ClusterPlan:
-        """The plan of the cluster file and the lock in place."""
+        """The plan of the cluster file and the lock in place.
+
+        Whether container nodes fall back is decided when they are started: what runs in containers
+        is not planned as processes because its engine has a bad minute.
+        """
         from saf_env.plan.build import build
 
-        return build(self.spec, self.lock, self.home, container_engine=False)
+        lock = self.lock  # without one, nobody needs to ask an engine
+        engine = self.has_containers and (self._runs_containers or self.engine.answers())
+        return build(self.spec, lock, self.home, container_engine=engine)
+
+    @property
+    def has_containers(self) -> bool:
+        """Whether the cluster file has a container node."""
+        return any(node.kind == "container" for node in self.spec.nodes)
+
+    @property
+    def _runs_containers(self) -> bool:
+        from saf_env.cluster import state as states
+
+        return any(not s.pid for s in states.read(self.home, self.spec.name).recorded)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The Docker engine of this machine."""
+        from saf_env.engine import Engine
+
+        return Engine(self.transport, os.environ)
 
     @cached_property
     def uv(self) -> Uv:
@@ -138,15 +165,31 @@ class Context:
         """The running cluster's GCS."""
         from saf_env.cluster.gcs import Gcs
 
-        return Gcs(self.plan, self.transport)
+        head, runtime = self.plan.head, self.runtime()
+        return Gcs(self.plan, lambda: runtime.transport(head, self.transport))
 
-    def runtime(self, cluster: str = "") -> NativeRuntime:
-        """The runtime of this machine's nodes of ``cluster`` (default: the cluster file's)."""
+    def runtime(self, cluster: str = "") -> Runtimes:
+        """The runtimes of this machine's nodes of ``cluster`` (default: the cluster file's)."""
+        from saf_env.cluster import state as states
+        from saf_env.cluster.runtimes import Runtimes
         from saf_env.plan.build import temp_dir
+        from saf_env.runtimes.compose import ComposeRuntime
         from saf_env.runtimes.native import NativeRuntime
 
-        folder = temp_dir(self.home, cluster or self.spec.name)
-        return NativeRuntime(self.transport, Path(sys.executable), folder, here=True)
+        name = cluster or self.spec.name
+        folder = temp_dir(self.home, name)
+        native = NativeRuntime(self.transport, Path(sys.executable), folder, here=True)
+        place = states.folder(self.home, name)
+        if not (self._may_have_containers or (place / "compose.json").exists()):
+            return Runtimes(native)
+        return Runtimes(native, ComposeRuntime(self.engine, folder.name, place))
+
+    @property
+    def _may_have_containers(self) -> bool:
+        try:
+            return self.has_containers
+        except ClusterFileError:  # `down` works all the same
+            return True
 
     def nodes(self, names: Sequence[str]) -> tuple[NodePlan, ...]:
         """The planned nodes called ``names``, or all.
@@ -165,17 +208,12 @@ class Context:
             for node in nodes
             if self.spec.hosts[node.host].ssh is not None
         ]
-        other += [
-            f"{node.name} (a container without a fallback)"
-            for node in nodes
-            if node.kind == "container" and self.spec.hosts[node.host].ssh is None
-        ]
         if other:
             raise UsageError(
-                "this version of saf-env runs native nodes of this machine only, so not "
+                "this version of saf-env runs nodes of this machine only, so not "
                 + ", ".join(other),
-                hint="take these nodes out of the cluster file, or give container nodes of this "
-                'machine fallback = "native"; `saf-env lock` and `saf-env plan` work for all',
+                hint="take these nodes out of the cluster file; `saf-env lock` and `saf-env plan` "
+                "work for all",
             )
 
     @staticmethod

@@ -1,13 +1,14 @@
-"""Repairs what can be repaired safely: environments, made anew, and a missing token."""
+"""Repairs what can be repaired safely: environments, made anew, and the token."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
 from saf_env.cli.context import Context
 from saf_env.cli.output import Progress
 from saf_env.cluster import state as states
-from saf_env.cluster.token import ensure_token
+from saf_env.cluster.token import ensure_token, mend_token
 from saf_env.errors import BringUpError, PreflightError
 from saf_env.plan.build import token_path
 from saf_env.plan.model import EnvironmentPlan, NodePlan
@@ -71,8 +72,7 @@ def make_token(context: Context) -> bool:
         BringUpError: it is not there, and nodes run that were started with it.
     """
     path = token_path(context.home, context.plan.name)
-    state = states.read(context.home, context.plan.name)
-    if not path.exists() and context.runtime().find(state.recorded):
+    if not os.path.exists(path) and _runs(context):
         raise BringUpError(
             f"the token {path} is gone, and the cluster that runs lets nobody in without it",
             hint="put the file back; or run `saf-env down`, then `saf-env up`, which makes another",
@@ -80,9 +80,14 @@ def make_token(context: Context) -> bool:
     return ensure_token(context.home, context.plan.name)
 
 
+def _runs(context: Context) -> bool:
+    """Whether a node of the cluster runs."""
+    state = states.read(context.home, context.plan.name)
+    return bool(context.runtime().find(state.recorded))
+
+
 def _token(context: Context) -> list[str]:
-    """Make a missing token; close one that others can read."""
+    """Make a missing token; mend one that is there, or say why that is the user's to do."""
     if make_token(context):
         return ["made the token"]
-    token_path(context.home, context.plan.name).chmod(0o600)
-    return ["made the token readable by this user only"]
+    return mend_token(context.home, context.plan.name, running=_runs(context))

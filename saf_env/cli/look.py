@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from saf_env.cluster.gate import gather
 from saf_env.cluster.gcs import RayNode
 from saf_env.cluster.lifecycle import plan_digest
 from saf_env.cluster.status import NodeStatus, state_of, strangers
+from saf_env.plan.build import token_path
 from saf_env.plan.fingerprint import actual_fingerprint
 from saf_env.preflight.registry import ENVIRONMENT, judge
 from saf_env.runtimes.base import Found, by_node
@@ -25,16 +27,18 @@ class Look:
         nodes: every planned node.
         ray: what the GCS knows of what runs, by node name; empty when it does not answer.
         strangers: living Ray nodes that saf-env did not start.
+        leftovers: names of nodes that run, and that the plan has no more.
     """
 
     nodes: list[NodeStatus]
     ray: dict[str, RayNode]
     strangers: list[RayNode]
+    leftovers: list[str]
 
-    @property
-    def ready(self) -> bool:
-        """Whether every node is ready."""
-        return all(node.state == "ready" for node in self.nodes)
+    def ready(self, names: Collection[str]) -> bool:
+        """Whether the nodes called ``names`` are ready, and none that has left the plan runs."""
+        states = {status.node.name: status.state for status in self.nodes}
+        return not self.leftovers and all(states[name] == "ready" for name in names)
 
 
 def look(context: Context) -> Look:
@@ -42,9 +46,11 @@ def look(context: Context) -> Look:
     plan = context.plan
     state = states.read(context.home, plan.name)
     with ThreadPoolExecutor() as pool:
-        facts = pool.submit(gather, plan, plan.nodes, context.transport, context.uv)
+        facts = pool.submit(gather, plan, plan.nodes, context.transport, context.uv, context.engine)
         found = by_node(context.runtime().find(state.recorded))
-        alive = plan.head.name in found and found[plan.head.name].whole("head")
+        # Without the token nobody is let in: what runs cannot be asked.
+        token = token_path(context.home, plan.name).exists()
+        alive = token and plan.head.name in found and found[plan.head.name].whole("head")
         known = context.gcs.nodes() if alive else None
         seen = facts.result()
     by_run = {node.run: node for node in known or ()}
@@ -68,7 +74,10 @@ def look(context: Context) -> Look:
             and _of_this_plan(context, present),
         )
         nodes.append(NodeStatus(node, status, fingerprint, *_versions(inside)))
-    return Look(nodes, ray, strangers(plan, known or ()))
+    planned = {node.name for node in plan.nodes}
+    leftovers = sorted(found.keys() - planned)
+    others = [r for r in strangers(plan, known or ()) if r.name not in leftovers]
+    return Look(nodes, ray, others, leftovers)
 
 
 def _of_this_plan(context: Context, found: Found | None) -> bool:

@@ -58,6 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
     _up_and_down(commands)
     _look(commands)
     _test(commands)
+    _toolchain(commands)
     completion = commands.add(
         "completion",
         "print the completion script of a shell",
@@ -147,6 +148,9 @@ def _up_and_down(commands: _Subcommands) -> None:
         "saf-env up",
     )
     up.add_argument(
+        "nodes", nargs="*", metavar="NODE", help="only these nodes, and the head that they need"
+    )
+    up.add_argument(
         "--ignore",
         action="append",
         default=[],
@@ -208,3 +212,22 @@ def _test(commands: _Subcommands) -> None:
     )
     test.add_argument("--quick", action="store_true", help="smaller sizes: under a minute")
     test.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def _toolchain(commands: _Subcommands) -> None:
+    toolchain = commands.add(
+        "toolchain",
+        "pack an interpreter of this machine, for machines and containers that lack it",
+        "saf-env toolchain pack --python /usr/bin/python3.11",
+    )
+    toolchain.add_argument("action", choices=["pack"], help="what to do")
+    toolchain.add_argument(
+        "--python",
+        metavar="PATH",
+        help="the interpreter (default: the one of this machine that the lock names)",
+    )
+    toolchain.add_argument(
+        "--output",
+        metavar="FILE",
+        help="the archive (default: archives/cpython-VERSION-PLATFORM.tar.gz in the project)",
+    )

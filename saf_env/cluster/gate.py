@@ -6,11 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from saf_env.engine import Engine
 from saf_env.errors import PreflightError
 from saf_env.plan.model import ClusterPlan, NodePlan
-from saf_env.preflight.base import Finding
-from saf_env.preflight.registry import judge
+from saf_env.preflight.base import Finding, together
+from saf_env.preflight.registry import FIXABLE, judge, stopping
 from saf_env.provision.facts import gather_facts
+from saf_env.provision.image_facts import container_facts, joined
 from saf_env.transports.base import Transport
 from saf_env.uv import Uv
 
@@ -20,16 +22,23 @@ def gather(
     nodes: Sequence[NodePlan],
     transport: Transport,
     uv: Uv,
+    engine: Engine,
     *,
     deep: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """The facts of ``nodes`` by name, gathered side by side."""
+    """The facts of ``nodes`` by name, gathered side by side; the engine is asked once for all."""
 
     def one(node: NodePlan) -> dict[str, Any]:
         return gather_facts(node, plan, transport, uv.environ, deep=deep, uv=uv.binary)
 
+    inside = [node for node in nodes if node.kind == "container" or node.fallback_reason]
     with ThreadPoolExecutor(max_workers=8) as pool:
-        return dict(zip((n.name for n in nodes), pool.map(one, nodes), strict=True))
+        asking = pool.submit(container_facts, inside, engine, plan.home, deep=deep)
+        seen = dict(zip((n.name for n in nodes), pool.map(one, nodes), strict=True))
+        more = asking.result()
+    return {
+        name: joined(facts, more[name]) if name in more else facts for name, facts in seen.items()
+    }
 
 
 def findings(
@@ -67,25 +76,28 @@ def findings(
 
 
 def refuse_failed(found: Sequence[Finding]) -> None:
-    """Do nothing when no finding is a failure.
+    """Do nothing when no finding stops a join.
 
     Raises:
-        PreflightError: with every failure, its evidence and its remedy.
+        PreflightError: with every failure and every requirement that could not be judged, the
+            evidence and the remedy.
     """
-    failed = [finding for finding in found if finding.level == "fail"]
+    failed = stopping(found)
     if not failed:
         return
     nodes = ", ".join(sorted({finding.node for finding in failed}))
-    lines = [line for finding in failed for line in _told(finding)]
+    lines = [line for finding, names in together(failed) for line in _told(finding, names)]
+    mend = "mend what is named above"
+    if any(finding.id in FIXABLE for finding in failed):
+        mend += ", or let `saf-env check --fix` try"
     raise PreflightError(
         f"not fit to join: {nodes}. Nothing was started.\n" + "\n".join(lines),
-        hint="mend what is named above, or let `saf-env check --fix` try; "
-        "--ignore ID starts in spite of a check",
+        hint=f"{mend}; --ignore ID starts in spite of a check",
     )
 
 
-def _told(finding: Finding) -> list[str]:
-    lines = [f"    {finding.node}: {finding.id}: {finding.summary}"]
+def _told(finding: Finding, nodes: str) -> list[str]:
+    lines = [f"    {nodes}: {finding.id}: {finding.summary}"]
     if finding.evidence:
         lines.append(f"        {finding.evidence}")
     if finding.hint:

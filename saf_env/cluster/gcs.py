@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from saf_env.errors import BringUpError, CommandTimeoutError
+from saf_env.plan.command import IMAGE_ENVIRONMENT
+from saf_env.plan.compose import TOOLS
 from saf_env.plan.model import ClusterPlan
 from saf_env.transports.base import Running, Transport
 
@@ -40,16 +42,19 @@ class RayNode:
 
 
 class Gcs:
-    """The GCS of one cluster, asked from the head's host.
+    """The GCS of one cluster, asked from where its head runs: the host, or the container.
 
     Args:
         plan: the cluster.
-        transport: the head's host.
+        transport: gives the way there when it is needed: a container may not run yet.
         environ: variables of the head's user.
     """
 
     def __init__(
-        self, plan: ClusterPlan, transport: Transport, environ: Mapping[str, str] = os.environ
+        self,
+        plan: ClusterPlan,
+        transport: Callable[[], Transport],
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
         self._plan = plan
         self._transport = transport
@@ -59,12 +64,13 @@ class Gcs:
         """Every node that the GCS knows, or None when it does not answer within ``seconds``.
 
         Raises:
-            BringUpError: it answers, and refuses the token.
+            BringUpError: it answers, and refuses the token; or it could not even be asked, so that
+                nothing is known of it.
         """
         request = {"op": "nodes", "address": self._plan.address, "seconds": seconds}
         argv, env = self._command()
         try:
-            result = self._transport.run(
+            result = self._transport().run(
                 argv, env=env, timeout=seconds + 10.0, stdin=json.dumps(request)
             )
         except CommandTimeoutError:
@@ -77,7 +83,17 @@ class Gcs:
                 hint="put the token file back, or run `saf-env down`, then `saf-env up`; work that "
                 "runs on the cluster would be lost, so this is never done by itself",
             )
-        return None if "error" in answer else ray_nodes(answer)
+        if answer.get("unreachable"):
+            return None
+        if "error" in answer:
+            said = result.stderr.strip().splitlines()[-1:]
+            raise BringUpError(
+                f"nobody knows whether cluster {self._plan.name} is well, since its head's "
+                f"environment cannot ask: {'; '.join([answer['error'], *said])}",
+                hint="`saf-env check --deep` shows what is wrong with it; to mend it run `saf-env "
+                "down`, `saf-env check --deep --fix`, `saf-env up`",
+            )
+        return ray_nodes(answer)
 
     def attest(
         self,
@@ -100,7 +116,7 @@ class Gcs:
         request = {
             "op": "attest",
             "address": self._plan.address,
-            "node_ip": self._plan.head.address,
+            "node_ip": self._plan.head.advertise,
             "head": {"run": head, "name": self._plan.head.name},
             "runs": dict(runs),
             "probe": probe[0],
@@ -108,17 +124,20 @@ class Gcs:
             "seconds": seconds,
         }
         argv, env = self._command()
-        return self._transport.start(argv, env=env, stdin=json.dumps(request))
+        return self._transport().start(argv, env=env, stdin=json.dumps(request))
 
     def drain(self, ids: Sequence[str], reason: str) -> None:
         """Ask the GCS to give nodes no more work; their end is the runtime's matter."""
         request = {"op": "drain", "address": self._plan.address, "ids": ids, "reason": reason}
         argv, env = self._command()
         with suppress(CommandTimeoutError):  # it will be stopped, drained or not
-            self._transport.run(argv, env=env, timeout=20.0, stdin=json.dumps(request))
+            self._transport().run(argv, env=env, timeout=20.0, stdin=json.dumps(request))
 
     def _command(self) -> tuple[list[str], dict[str, str]]:
         head = self._plan.head
+        if head.kind == "container":
+            python = str(IMAGE_ENVIRONMENT / "bin" / "python")
+            return [python, "-I", str(TOOLS / "cluster" / _INSIDE.name)], {}
         names = ("HOME", "LANG", "USER")
         inherited = {k: v for k in names if (v := self._environ.get(k)) is not None}
         env = {**inherited, "PATH": "/usr/bin:/bin", **head.variables}

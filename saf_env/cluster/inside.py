@@ -120,6 +120,15 @@ def drain(address: str, ids: list[str], reason: str) -> None:
         client.drain_node(node_id, preemption, reason, 0)
 
 
+def _unreachable(error: Exception) -> bool:
+    """Whether Ray says that there is no GCS, or that it is silent; anything else proves nothing."""
+    from ray.exceptions import GetTimeoutError, RaySystemError, RpcError
+
+    # A GCS client that cannot connect at all raises a plain RuntimeError.
+    silent = (GetTimeoutError, RaySystemError, RpcError, TimeoutError)
+    return isinstance(error, silent) or type(error) is RuntimeError
+
+
 def main() -> None:
     """Answer one request: ``nodes``, ``attest`` (which waits first) or ``drain``."""
     request = json.load(sys.stdin)
@@ -133,7 +142,7 @@ def main() -> None:
         else:
             answer = attest(request)
     except Exception as error:  # the reader is a program: every failure is an answer
-        answer = {"error": f"{type(error).__name__}: {error}"}
+        answer = {"error": f"{type(error).__name__}: {error}", "unreachable": _unreachable(error)}
     sys.stdout.write("\n" + json.dumps(answer))
     sys.stdout.flush()
     os._exit(0)  # what Ray and Python clean up at an exit takes a tenth of a second

@@ -18,17 +18,20 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from saf_env.cluster import state as states
 from saf_env.cluster.attest import REQUEST, differences, probe_source
 from saf_env.cluster.gcs import Gcs, RayNode, attested
+from saf_env.cluster.runtimes import Runtimes
 from saf_env.errors import BringUpError
+from saf_env.plan.build import token_path
+from saf_env.plan.command import ray_start
 from saf_env.plan.model import ClusterPlan, NodePlan
-from saf_env.runtimes.base import Died, Found, by_node
-from saf_env.runtimes.native import NativeRuntime, ray_start, waited
+from saf_env.runtimes.base import Died, Found, Started, by_node
+from saf_env.runtimes.native import waited
 from saf_env.transports.base import Running
 
 START_SECONDS = 90.0
@@ -62,7 +65,8 @@ class UpResult:
 
 def plan_digest(node: NodePlan, address: str) -> str:
     """A digest of all that decides how a node runs; part of its mark, so that changes are seen."""
-    value = [ray_start(node, address), sorted(node.variables.items()), node.fingerprint]
+    image = node.image.key if node.image else ""
+    value = [ray_start(node, address), sorted(node.variables.items()), node.fingerprint, image]
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
@@ -76,15 +80,19 @@ class Lifecycle:
         notify: gets one line for each step that takes time.
     """
 
-    def __init__(self, plan: ClusterPlan, runtime: NativeRuntime, gcs: Gcs, notify: Notify) -> None:
+    def __init__(self, plan: ClusterPlan, runtime: Runtimes, gcs: Gcs, notify: Notify) -> None:
         self._plan = plan
         self._runtime = runtime
         self._gcs = gcs
         self._notify = notify
         self._state = states.read(plan.home, plan.name)
 
-    def up(self, gate: Gate) -> UpResult:
+    def up(self, gate: Gate, only: Collection[str] = ()) -> UpResult:
         """Bring every node of the plan up; see the module for what is left alone.
+
+        Args:
+            gate: judges what is about to start.
+            only: names of the nodes to bring up, and the head, which they need; empty means all.
 
         Raises:
             PreflightError: ``gate`` refused a node; nothing was started.
@@ -93,7 +101,8 @@ class Lifecycle:
         """
         began = time.monotonic()
         running = self._running()
-        missing = [node for node in self._plan.nodes if node.name not in running]
+        wanted = {self._plan.head.name, *only} if only else {n.name for n in self._plan.nodes}
+        missing = [n for n in self._plan.nodes if n.name in wanted - running.keys()]
         runs = {name: found.run for name, found in running.items()}
         unproven = [name for name, run in runs.items() if not self._state.is_attested(name, run)]
         if not missing and not unproven:
@@ -164,28 +173,55 @@ class Lifecycle:
         plan = self._plan
         wanted = {run: name for name, run in runs.items() if name in joining}
         probe = (probe_source(), REQUEST)
-        asking = self._gcs.attest(runs[plan.head.name], wanted, probe, START_SECONDS)
+        asking: Running | None = None
         try:
+            if plan.head.kind == "native":  # loading Ray overlaps with the start of the nodes
+                asking = self._gcs.attest(runs[plan.head.name], wanted, probe, START_SECONDS)
             self._start(missing, runs)
+            if asking is None:
+                asking = self._gcs.attest(runs[plan.head.name], wanted, probe, START_SECONDS)
             self._notify(f"waiting for Ray on {', '.join(sorted(joining))}")
             output = self._watched(asking)
         finally:
-            asking.stop()
+            if asking is not None:
+                asking.stop()
         nodes, facts = attested(output)
         self._judge([n for n in plan.nodes if n.name in joining], nodes, facts)
         self._state = self._state.with_attested(joining)
         states.write(plan.home, plan.name, self._state)
 
     def _start(self, missing: Sequence[NodePlan], runs: Mapping[str, str]) -> None:
-        """Start the head alone until it is about to register, then the workers, all at once."""
-        plan = self._plan
-        for node in missing:
+        """Start the head, the containers with it, and native workers once it is about to register.
+
+        Containers wait for the head by themselves.
+        """
+        plan, head = self._plan, self._plan.head
+        natives = [node for node in missing if node.kind == "native"]
+        if head in natives:
+            self._start_native(head, runs)
+        if containers := [node for node in missing if node.kind == "container"]:
+            self._tell(containers)
+            token = token_path(plan.home, plan.name)
+            for started in self._runtime.start_containers(plan, containers, runs, token):
+                self._record_start(started)
+        if head in natives:
+            self._wait_for_head()
+        for node in natives:
+            if node.role == "worker":
+                self._start_native(node, runs)
+
+    def _start_native(self, node: NodePlan, runs: Mapping[str, str]) -> None:
+        self._tell([node])
+        started = self._runtime.native.start(node, self._plan.address, runs[node.name])
+        self._record_start(started)
+
+    def _tell(self, nodes: Sequence[NodePlan]) -> None:
+        for node in nodes:
             self._notify(f"starting {node.name} ({node.role}, {node.kind}) on {node.host}")
-            started = self._runtime.start(node, plan.address, runs[node.name])
-            self._state = self._state.with_started(started)
-            states.write(plan.home, plan.name, self._state)
-            if node.role == "head":
-                self._wait_for_head()
+
+    def _record_start(self, started: Started) -> None:
+        self._state = self._state.with_started(started)
+        states.write(self._plan.home, self._plan.name, self._state)
 
     def _wait_for_head(self) -> None:
         """Until the last thing that a head opens before it registers, its agent's port, answers.
@@ -196,7 +232,7 @@ class Lifecycle:
         head = self._plan.head
         port = head.ports.dashboard_agent_grpc
         leader = self._state.nodes[head.name].started
-        waiting = self._runtime.wait([(leader, head)], (head.address, port), START_SECONDS)
+        waiting = self._runtime.native.wait([(leader, head)], (head.address, port), START_SECONDS)
         answers, dead = waited(_output(waiting))
         _refuse_dead(dead)
         if not answers:
@@ -209,12 +245,14 @@ class Lifecycle:
     def _watched(self, asking: Running) -> str:
         """What ``asking`` prints once it is done; a node that dies before ends the wait at once."""
         seconds = 4 * START_SECONDS  # more than all that is asked may take
-        recorded = [(self._state.nodes[n.name].started, n) for n in self._plan.nodes]
-        watching = self._runtime.wait(recorded, None, seconds)
+        known = self._state.nodes
+        recorded = [(known[n.name].started, n) for n in self._plan.nodes if n.name in known]
+        watching = self._runtime.watch(recorded, seconds)
         try:
             while (done := asking.poll()) is None:
-                if (seen := watching.poll()) is not None:
-                    _refuse_dead(waited(seen.stdout)[1])
+                dead = watching.poll()
+                _refuse_dead(dead or ())
+                if dead is None:
                     raise BringUpError(
                         f"the cluster was not ready after {seconds:.0f} s",
                         hint="`saf-env logs` shows what the nodes said",

@@ -9,14 +9,14 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import secrets
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from saf_env.errors import BusyError, UsageError
+from saf_env.provision.folders import write_atomically
 from saf_env.runtimes.base import Started
 
 SCHEMA = 1
@@ -104,26 +104,6 @@ def write(home: Path, cluster: str, state: ClusterState) -> None:
         for name, node in state.nodes.items()
     }
     write_atomically(path, json.dumps({"schema": SCHEMA, "cluster": cluster, "nodes": nodes}))
-
-
-def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
-    """Write ``text`` to ``path`` so that a reader sees the old file or the new one, never half."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise UsageError(
-            f"cannot write {path}: {error.strerror}",
-            hint="saf-env needs to write in the project folder, and free space there",
-        ) from error
 
 
 @contextmanager

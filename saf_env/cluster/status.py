@@ -48,7 +48,7 @@ class NodeStatus:
             "ray": self.ray,
             "fingerprint": self.fingerprint,
             "planned_fingerprint": node.fingerprint,
-            "advertise": node.address,
+            "advertise": node.advertise,
             "resources": dict(node.resources),
         }
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from pathlib import Path
+from typing import Any
 
-from saf_env.cluster.state import write_atomically
+from saf_env import probe
+from saf_env.errors import UsageError
 from saf_env.plan.build import token_path
+from saf_env.provision.folders import write_atomically
+
+_BY_HAND = "run `saf-env down`, remove it, then run `saf-env check --fix`"
 
 
 def ensure_token(home: Path, cluster: str) -> bool:
@@ -14,11 +20,69 @@ def ensure_token(home: Path, cluster: str) -> bool:
 
     64 hex digits (256 bits) of the system's randomness, readable by this user only. A file that is
     there is left alone: judging it is the check ``token``'s work.
+
+    Raises:
+        UsageError: it cannot be written.
     """
     path = token_path(home, cluster)
-    if path.exists():
+    if os.path.exists(path):
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.parent.chmod(0o700)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.chmod(0o700)
+    except OSError as error:
+        raise UsageError(
+            f"cannot make the token {path}: {error.strerror}",
+            hint=f"{path.parent} must be a folder of yours, and writable",
+        ) from error
     write_atomically(path, secrets.token_hex(32))
     return True
+
+
+def mend_token(home: Path, cluster: str, *, running: bool) -> list[str]:
+    """Repair the token file of ``cluster`` as far as that harms nobody.
+
+    Args:
+        home: the project folder.
+        cluster: its name.
+        running: whether a node of it runs, which knows the token as it is.
+
+    Returns:
+        What was done, or why nothing was and what the user has to do; empty when nothing is wrong.
+
+    Raises:
+        UsageError: a new one cannot be written.
+    """
+    path = token_path(home, cluster)
+    try:
+        done = _closed(path, probe.token({"token": str(path)}))
+        problems = probe.token({"token": str(path)}).get("problems", [])
+    except _LeftAlone as reason:
+        return [f"left the token {path} as it is: {reason}; {_BY_HAND}"]
+    except OSError as error:
+        return [f"cannot mend the token {path}: {error.strerror}; {_BY_HAND}"]
+    if problems and running:
+        told = f"left the token {path} as it is, since nodes run: {'; '.join(problems)}; {_BY_HAND}"
+        return [*done, told]
+    if problems:
+        write_atomically(path, secrets.token_hex(32))
+        done.append(f"made another token, the old one was of no use: {'; '.join(problems)}")
+    return done
+
+
+class _LeftAlone(Exception):
+    """Why the token file is not ours to change."""
+
+
+def _closed(path: Path, seen: dict[str, Any]) -> list[str]:
+    """Let nobody but this user read the file, which must be a plain one of ours."""
+    if not seen["present"]:
+        return []
+    if seen["link"] or not seen["file"]:
+        raise _LeftAlone("it is no plain file")
+    if seen["owner"] != seen["uid"]:
+        raise _LeftAlone(f"it belongs to user {seen['owner']}")
+    if seen["mode"] == 0o600:
+        return []
+    path.chmod(0o600)
+    return [f"made the token readable by you only: its mode was {seen['mode']:04o}"]

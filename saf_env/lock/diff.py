@@ -32,6 +32,13 @@ def _tools(old: Lock, new: Lock) -> Iterator[str]:
     versions = [{t.uv_version for t in lock.toolchains.values()} for lock in (old, new)]
     if versions[0] != versions[1]:
         yield f"uv {', '.join(sorted(versions[0]))} -> {', '.join(sorted(versions[1]))}"
+    bases = [{t.base_image for t in lock.toolchains.values()} - {""} for lock in (old, new)]
+    if bases[0] != bases[1]:
+        yield f"base image {_base(bases[0])} -> {_base(bases[1])}"
+
+
+def _base(images: Iterable[str]) -> str:
+    return ", ".join(sorted(images)) or "none"
 
 
 def _build(interpreter: Interpreter | None) -> str:

@@ -185,6 +185,7 @@ def _bytes(folder: Path, path: str, cluster: str) -> bytes:
 
 
 def _toolchain_table(toolchain: Toolchain) -> dict[str, Any]:
+    image = {"image": {"base": toolchain.base_image}} if toolchain.base_image else {}
     return {
         "schema": SCHEMA,
         "node": toolchain.node,
@@ -198,6 +199,7 @@ def _toolchain_table(toolchain: Toolchain) -> dict[str, Any]:
             name: {k: v for k, v in vars(i).items() if k != "platform"}
             for name, i in sorted(toolchain.interpreters.items())
         },
+        **image,
     }
 
 
@@ -235,4 +237,5 @@ def _toolchain(table: Mapping[str, Any]) -> Toolchain:
         uv_wheels=table["uv"]["wheels"],
         environment=table["environment"]["name"],
         environment_sha256=table["environment"]["sha256"],
+        base_image=table.get("image", {}).get("base", ""),
     )

@@ -88,7 +88,9 @@ def group_platforms(spec: ClusterSpec) -> dict[str, tuple[str, ...]]:
 def inputs(spec: ClusterSpec) -> dict[str, Any]:
     """All of ``spec`` that the lock depends on, as it stands in ``lock.toml``."""
     environment, python = spec.environment, spec.python
+    containers = {"containers": {"base": spec.base_image}} if has_containers(spec) else {}
     return {
+        **containers,
         "uv": pinned_version(),
         "python": {
             "version": python.version,
@@ -109,6 +111,11 @@ def inputs(spec: ClusterSpec) -> dict[str, Any]:
             for node in sorted(spec.nodes, key=lambda node: node.name)
         },
     }
+
+
+def has_containers(spec: ClusterSpec) -> bool:
+    """Whether a node of ``spec`` is a container where there is an engine."""
+    return any(node.kind == "container" for node in spec.nodes)
 
 
 def digest(values: Mapping[str, Any]) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from saf_env.engine import Engine
 from saf_env.errors import LockError, UsageError
 from saf_env.lock import files, store
 from saf_env.lock.inputs import (
@@ -14,6 +16,7 @@ from saf_env.lock.inputs import (
     cluster_platforms,
     environment_name,
     environment_platforms,
+    has_containers,
     inputs,
     node_platforms,
 )
@@ -126,9 +129,20 @@ def make(
 def _make(order: _Order, old: _Old) -> LockOutcome:
     choice = _choice(order, old)
     upgrade = order.upgrade or order.upgrade_packages
-    if old.lock and old.locked == order.wanted and not upgrade and _same(old.lock, choice):
-        return LockOutcome(old.lock, (), written=False)
-    lock, texts = _resolved(order, choice, {} if order.upgrade else old.keep)
+    asked = old.locked.get("containers") == order.wanted.get("containers")
+    before = old.lock if asked and not order.upgrade else None
+    with ThreadPoolExecutor(max_workers=1) as pool:  # a registry may be slow
+        base = pool.submit(_base, order, before)
+        if (
+            old.lock
+            and old.locked == order.wanted
+            and not upgrade
+            and _same(old.lock, choice)
+            and _locked_base(order.spec, old.lock) == base.result()
+        ):
+            return LockOutcome(old.lock, (), written=False)
+        pins = _pins(order, choice, {} if order.upgrade else old.keep)
+        lock, texts = files.render(assemble(order.spec, choice, pins, base.result()), order.wanted)
     if old.lock and old.lock.sha256 == lock.sha256:
         return LockOutcome(old.lock, (), written=False)
     store.write(order.home, order.spec.name, texts)
@@ -143,7 +157,33 @@ def _present(order: _Order) -> Lock | None:
         lock, locked = files.read_with_inputs(order.home, order.spec.name)
     except LockError:
         return None
-    return lock if locked == order.wanted else None
+    if locked != order.wanted:
+        return None
+    # A base image that could not be had may be there by now.
+    return None if _lacks_base(order.spec, lock) and _base(order, None) else lock
+
+
+def _lacks_base(spec: ClusterSpec, lock: Lock) -> bool:
+    return has_containers(spec) and not _locked_base(spec, lock)
+
+
+def _locked_base(spec: ClusterSpec, lock: Lock) -> str:
+    """The base image that ``lock`` has for the container nodes of ``spec``; empty for none."""
+    known = (lock.toolchains.get(n.name) for n in spec.nodes if n.kind == "container")
+    return next((t.base_image for t in known if t and t.base_image), "")
+
+
+def _base(order: _Order, old: Lock | None) -> str:
+    """The base image of container nodes by digest, that of ``old`` if it is still asked for."""
+    if not has_containers(order.spec):
+        return ""
+    if old and (locked := _locked_base(order.spec, old)):
+        return locked
+    from saf_env.lock.images import pin_base
+
+    return pin_base(
+        order.spec.base_image, Engine(order.uv.transport, order.uv.environ), order.notify
+    )
 
 
 def _old(order: _Order) -> _Old:
@@ -213,9 +253,12 @@ def _interpreters(lock: Lock) -> dict[str, Interpreter]:
     return dict(lock.toolchains[DRIVER].interpreters)
 
 
-def _resolved(
-    order: _Order, choice: Choice, keep: Mapping[str, str]
-) -> tuple[Lock, dict[str, str]]:
+def _pins(order: _Order, choice: Choice, keep: Mapping[str, str]) -> dict[str, list[Pin]]:
+    """What uv resolved, by environment.
+
+    Raises:
+        UsageError: a package to upgrade is none of the cluster's.
+    """
     from saf_env.lock.resolve import resolve
 
     pins = resolve(
@@ -233,11 +276,14 @@ def _resolved(
                 f"{package} is no package of cluster {order.spec.name}",
                 hint="name a package that stands in lockfiles/, or upgrade all with --upgrade",
             )
-    return files.render(assemble(order.spec, choice, pins), order.wanted)
+    return pins
 
 
-def assemble(spec: ClusterSpec, choice: Choice, pins: Mapping[str, Sequence[Pin]]) -> Lock:
-    """The lock of ``spec`` from its interpreters and its pins, not sealed yet."""
+def assemble(
+    spec: ClusterSpec, choice: Choice, pins: Mapping[str, Sequence[Pin]], base: str
+) -> Lock:
+    """The lock of ``spec`` from its interpreters, pins and base image, not sealed yet."""
+    bases = {node.name: base for node in spec.nodes if node.kind == "container"}
     environments = {}
     platforms = environment_platforms(spec)
     for name in sorted(pins):
@@ -257,7 +303,7 @@ def assemble(spec: ClusterSpec, choice: Choice, pins: Mapping[str, Sequence[Pin]
         python=choice.version,
         environments=environments,
         toolchains={
-            node: _toolchain(node, environments[environment], on, choice)
+            node: _toolchain(node, environments[environment], on, choice, bases.get(node, ""))
             for node, (environment, on) in sorted(nodes.items())
         },
         downloads=choice.downloads,
@@ -265,7 +311,11 @@ def assemble(spec: ClusterSpec, choice: Choice, pins: Mapping[str, Sequence[Pin]
 
 
 def _toolchain(
-    node: str, environment: EnvironmentLock, platforms: tuple[str, ...], choice: Choice
+    node: str,
+    environment: EnvironmentLock,
+    platforms: tuple[str, ...],
+    choice: Choice,
+    base_image: str,
 ) -> Toolchain:
     wheels = pinned_wheels()
     return Toolchain(
@@ -276,4 +326,5 @@ def _toolchain(
         uv_wheels={name: wheels[name] for name in platforms},
         environment=environment.name,
         environment_sha256=environment.sha256,
+        base_image=base_image,
     )

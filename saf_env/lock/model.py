@@ -62,6 +62,9 @@ class Toolchain:
         uv_wheels: digest of uv's wheel by platform name.
         environment: name of its environment.
         environment_sha256: digest of that environment's lock.
+        base_image: of a container node, the image that its own is built on, by digest:
+            ``name@sha256:<digest>``, or ``sha256:<digest>``, the id of one that an engine has;
+            empty where none could be had, and for other nodes.
     """
 
     node: str
@@ -71,6 +74,7 @@ class Toolchain:
     uv_wheels: Mapping[str, str]
     environment: str
     environment_sha256: str
+    base_image: str = ""
 
 
 @dataclass(frozen=True)

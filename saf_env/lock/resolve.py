@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from saf_env.errors import CommandTimeoutError, LockError
+from saf_env.errors import LockError, UvTimeoutError
 from saf_env.lock import toml
 from saf_env.lock.inputs import (
     DRIVER,
@@ -72,9 +72,9 @@ def resolve(
             (folder / "uv.lock").write_text(preferences(spec, python, keep), encoding="utf-8")
         _lock(uv, folder, spec.name, upgrade_packages, notify)
         pins = _export(uv, folder, spec, python)
-    except CommandTimeoutError as error:
+    except UvTimeoutError as error:
         raise LockError(
-            f"uv did not finish within {RESOLVE_SECONDS:.0f} s; the lock is as it was",
+            f"uv did not finish within {RESOLVE_SECONDS:.0f} s; lockfiles/ is as it was",
             hint="the package index may be slow or stalled; try again",
         ) from error
     finally:
@@ -222,12 +222,12 @@ def _lock(
             return
         raise LockError(
             "the package index cannot be reached, and the cache does not hold what the cluster "
-            f"needs; the lock is as it was. uv says:\n{explanation(result)}",
+            f"needs; lockfiles/ is as it was. uv says:\n{explanation(result)}",
             hint="check the network, the proxy and the index settings (UV_DEFAULT_INDEX), then "
             "run `saf-env lock` again",
         )
     raise LockError(
-        f"the requirements of cluster {cluster} cannot be resolved; the lock is as it was. "
+        f"the requirements of cluster {cluster} cannot be resolved; lockfiles/ is as it was. "
         f"uv says:\n{explanation(result)}",
         hint="change the requirements in the cluster file, then run `saf-env lock` again",
     )

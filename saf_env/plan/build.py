@@ -6,17 +6,27 @@ import hashlib
 import json
 from pathlib import Path
 
-from saf_env.lock.model import Interpreter, Lock
+from saf_env.lock.model import Interpreter, Lock, Toolchain
 from saf_env.plan.fingerprint import fingerprint
-from saf_env.plan.model import ClusterPlan, EnvironmentPlan, NodePlan, Ports
+from saf_env.plan.model import ClusterPlan, EnvironmentPlan, ImagePlan, NodePlan, Ports
+from saf_env.plan.names import advertised_name
 from saf_env.platforms import PLATFORMS, Platform
-from saf_env.spec.model import ClusterSpec, HostSpec, NodeSpec
+from saf_env.spec.model import ClusterSpec, HostSpec, Kind, Network, NodeSpec
 
 LAYOUT = 1
 """Raised when environments are made in another way, so that old ones are not taken for new."""
 
-NO_CONTAINERS = "this version of saf-env does not run containers"
-"""Why a container node falls back."""
+CONTAINER_TEMP = Path("/ray")
+"""Ray's temp dir in a container: a volume, so that what is spilled lies on a disk."""
+
+CONTAINER_TOKEN = Path("/run/secrets/token")
+"""Where a container has the cluster's token."""
+
+_OBJECT_STORE = 2**30
+"""Bytes of the object store of a container whose memory the cluster file leaves open."""
+
+_SHARE = 0.3
+"""Share of a container's memory that its object store gets, as Ray does it natively."""
 
 _FIXED_PORTS = 12
 
@@ -30,20 +40,37 @@ def build(spec: ClusterSpec, lock: Lock, home: Path, *, container_engine: bool) 
         home: absolute path of the project folder.
         container_engine: whether container nodes can run as containers.
     """
-    ordered = sorted(spec.nodes, key=lambda node: node.role != "head")
+    reasons = {node.name: _fallback(node, lock, container_engine) for node in spec.nodes}
+    # Who is in a network of the engine cannot reach an address of the host's loopback.
+    bridged = any(
+        node.kind == "container" and node.network == "bridge" and not reasons[node.name]
+        for node in spec.nodes
+    )
     nodes = tuple(
-        _node(spec, lock, home, node, index, container_engine=container_engine)
-        for index, node in enumerate(ordered)
+        _node(spec, lock, home, node, index, fallback=reasons[node.name], bridged=bridged)
+        for index, node in enumerate(_ordered(spec))
     )
     driver = lock.toolchains["driver"]
     return ClusterPlan(
         name=spec.name,
         home=home,
-        address=f"{_bracketed(nodes[0].address)}:{spec.port}",
+        folder=temp_dir(home, spec.name),
+        address=f"{_bracketed(nodes[0].advertise)}:{spec.port}",
         lock_sha256=lock.sha256,
         nodes=nodes,
         driver=_environment(lock, home, "driver", driver.interpreters[driver.platforms[0]]),
     )
+
+
+def _fallback(node: NodeSpec, lock: Lock, container_engine: bool) -> str:
+    """Why a container node runs natively; empty when it does not, or must not."""
+    if node.kind != "container" or node.fallback is None:
+        return ""
+    if not container_engine:
+        return "no Docker engine answers on this machine"
+    if not lock.toolchains[node.name].base_image:
+        return "the lock has no base image for it (`saf-env lock` looks for one again)"
+    return ""
 
 
 def temp_dir(home: Path, cluster: str) -> Path:
@@ -59,45 +86,87 @@ def temp_dir(home: Path, cluster: str) -> Path:
     return Path("/tmp") / f"saf-{digest[:10]}"
 
 
+def temp_dirs(spec: ClusterSpec, home: Path) -> dict[str, Path]:
+    """Ray's folder of every node by name, the head's first, in the cluster's :func:`temp_dir`."""
+    folder = temp_dir(home, spec.name)
+    return {node.name: folder / str(i) for i, node in enumerate(_ordered(spec))}
+
+
+def _ordered(spec: ClusterSpec) -> list[NodeSpec]:
+    return sorted(spec.nodes, key=lambda node: node.role != "head")
+
+
 def _node(
-    spec: ClusterSpec, lock: Lock, home: Path, node: NodeSpec, index: int, *, container_engine: bool
+    spec: ClusterSpec,
+    lock: Lock,
+    home: Path,
+    node: NodeSpec,
+    index: int,
+    *,
+    fallback: str,
+    bridged: bool,
 ) -> NodePlan:
-    toolchain = lock.toolchains[node.name]
-    falls_back = node.kind == "container" and node.fallback == "native" and not container_engine
-    platform = PLATFORMS[toolchain.platforms[-1 if falls_back else 0]]
-    host = spec.hosts[node.host]
+    toolchain, host = lock.toolchains[node.name], spec.hosts[node.host]
+    platform = PLATFORMS[toolchain.platforms[-1 if fallback else 0]]
+    own = PLATFORMS[toolchain.platforms[-1]]
     environment = _environment(
         lock, home, toolchain.environment, toolchain.interpreters[platform.name]
     )
+    kind: Kind = "native" if fallback else node.kind
+    inside = kind == "container"
+    head = node.role == "head"
     first = node.port or spec.port + index * spec.ports_per_node
-    ports = _ports(first, spec.ports_per_node, head=node.role == "head")
-    kind = "native" if falls_back else node.kind
+    ports = _ports(first, spec.ports_per_node, cpus=node.cpus if inside else None, head=head)
+    network: Network = node.network if inside else "host"
+    named = network != "host" or (bridged and host.address is None)
+    token = CONTAINER_TOKEN if inside else token_path(home, spec.name)
+    address = host.address or (platform if kind == "native" else own).loopback
     return NodePlan(
         name=node.name,
         host=node.host,
         kind=kind,
-        fallback_reason=NO_CONTAINERS if falls_back else "",
+        fallback_reason=fallback,
         role=node.role,
         platform=platform.name,
         groups=node.groups,
-        address=host.address or platform.loopback,
+        address=address,
+        advertise=advertised_name(node.name, spec.name) if named else address,
+        network=network,
         ports=ports,
         cpus=node.cpus,
         gpus=node.gpus,
         memory=node.memory,
-        object_store_memory=node.object_store_memory,
+        object_store_memory=_object_store(node) if inside else node.object_store_memory,
         resources=_resources(node),
         labels=_labels(node, kind, platform),
-        variables=_variables(spec, home, host, platform, ports),
+        variables=_variables(token, host, platform, ports),
         environment=environment,
+        image=_image(toolchain, environment, platform) if inside else None,
         fingerprint=fingerprint(
             version=environment.interpreter.version,
             build=environment.interpreter.build,
             sha256=environment.interpreter.sha256,
             packages=environment.packages,
         ),
-        temp_dir=temp_dir(home, spec.name) / str(index),
+        temp_dir=CONTAINER_TEMP if inside else temp_dir(home, spec.name) / str(index),
     )
+
+
+def _image(
+    toolchain: Toolchain, environment: EnvironmentPlan, platform: Platform
+) -> ImagePlan | None:
+    """The image of a container node, or None when the lock has no base for it."""
+    if not toolchain.base_image:
+        return None
+    from saf_env.plan.images import image_plan
+
+    return image_plan(environment, toolchain.base_image, toolchain.uv_wheels[platform.name])
+
+
+def _object_store(node: NodeSpec) -> int:
+    if node.object_store_memory is not None:
+        return node.object_store_memory
+    return int(node.memory * _SHARE) if node.memory is not None else _OBJECT_STORE
 
 
 def _environment(lock: Lock, home: Path, name: str, interpreter: Interpreter) -> EnvironmentPlan:
@@ -120,8 +189,19 @@ def _environment(lock: Lock, home: Path, name: str, interpreter: Interpreter) ->
     )
 
 
-def _ports(first: int, size: int, *, head: bool) -> Ports:
-    """A node's block: the head's own four and the eight of every node first, then the workers'."""
+def _ports(first: int, size: int, *, cpus: int | None, head: bool) -> Ports:
+    """A node's block: the head's own four and the eight of every node first, then the workers'.
+
+    Args:
+        first: the first port.
+        size: how many the block has.
+        cpus: of a container, whose ports are published one by one at some 20 ms each: its workers
+            get only as many as that number of CPUs may need. None: all that are left.
+        head: whether it is the head's.
+    """
+    last = first + size - 1
+    if cpus is not None:
+        last = min(last, first + _FIXED_PORTS + 4 * cpus + 12 - 1)
     return Ports(
         gcs=first if head else None,
         dashboard=first + 1 if head else None,
@@ -134,7 +214,7 @@ def _ports(first: int, size: int, *, head: bool) -> Ports:
         dashboard_agent_grpc=first + 8,
         metrics_export=first + 9,
         min_worker=first + _FIXED_PORTS,
-        max_worker=first + size - 1,
+        max_worker=last,
     )
 
 
@@ -143,7 +223,7 @@ def _resources(node: NodeSpec) -> dict[str, float]:
     return dict(sorted({**node.resources, **own}.items()))
 
 
-def _labels(node: NodeSpec, kind: str, platform: Platform) -> dict[str, str]:
+def _labels(node: NodeSpec, kind: Kind, platform: Platform) -> dict[str, str]:
     return {
         "saf-host": node.host,
         "saf-kind": kind,
@@ -153,14 +233,12 @@ def _labels(node: NodeSpec, kind: str, platform: Platform) -> dict[str, str]:
     }
 
 
-def _variables(
-    spec: ClusterSpec, home: Path, host: HostSpec, platform: Platform, ports: Ports
-) -> dict[str, str]:
+def _variables(token: Path, host: HostSpec, platform: Platform, ports: Ports) -> dict[str, str]:
     """What Ray must be told by environment variables; sources in the comments."""
     variables = {
         # Explicit everywhere: a value that Ray does not know means "disabled" without a word.
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN_PATH": str(token_path(home, spec.name)),
+        "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
         # Ray starts workers at nice 15: beside other load they got 0.14 of a plain process.
         "RAY_worker_niceness": "0",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saf_env.lock.model import EnvironmentLock, Interpreter
-from saf_env.spec.model import Kind, Role
+from saf_env.spec.model import Kind, Network, Role
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,26 @@ class EnvironmentPlan:
 
 
 @dataclass(frozen=True)
+class ImagePlan:
+    """The image that container nodes of one environment and platform run.
+
+    Attributes:
+        key: 12 hex digits of a digest over all that goes in; an unchanged key needs no build.
+        tag: ``saf-env:<environment>-<platform>-<key>``.
+        base: the base image: ``name@sha256:<digest>``, or ``sha256:<digest>``, the id of one that
+            the engine has.
+        environment: what is installed, with which interpreter, by which uv.
+        uv_wheel: sha256 of uv's wheel for the platform.
+    """
+
+    key: str
+    tag: str
+    base: str
+    environment: EnvironmentPlan
+    uv_wheel: str
+
+
+@dataclass(frozen=True)
 class NodePlan:
     """What one node must be.
 
@@ -71,13 +91,20 @@ class NodePlan:
         name, host, role, groups, platform: as in the cluster file; ``platform`` is where it runs.
         kind: how it runs. A container node with ``fallback = "native"`` on a host without a Docker
             engine runs natively; ``fallback_reason`` then says why, else it is empty.
-        address: the address (or name) that Ray is told to advertise.
+        address: of its host, where its ports are open: those of a container are published there.
+        advertise: what Ray is told to advertise and peers reach it by: the address; or, where a
+            node is in a network of the engine or has peers in one, a name that means different
+            addresses in different places (see :mod:`saf_env.plan.names`).
+        network: how it is reached: ``host`` (natively, or in the host's network), or ``bridge``
+            for a container.
         ports: every port of its block.
-        cpus, gpus, memory, object_store_memory: as in the cluster file; None lets Ray choose.
+        cpus, gpus, memory, object_store_memory: as in the cluster file; None lets Ray choose. The
+            object store of a container always has a size, since its ``/dev/shm`` needs one.
         resources: Ray resources, ``saf_node_<name>`` among them.
         labels: Ray node labels, values as text.
         variables: environment variables that Ray and its workers get, none of them secret.
         environment: what is installed.
+        image: of a container node, the image that has the environment; else None.
         fingerprint: digest of interpreter build, platform-independent versions and packages.
         temp_dir: Ray's ``--temp-dir``: a short path in the cluster's own temp folder.
     """
@@ -90,6 +117,8 @@ class NodePlan:
     platform: str
     groups: tuple[str, ...]
     address: str
+    advertise: str
+    network: Network
     ports: Ports
     cpus: int | None
     gpus: int | None
@@ -99,6 +128,7 @@ class NodePlan:
     labels: Mapping[str, str]
     variables: Mapping[str, str]
     environment: EnvironmentPlan
+    image: ImagePlan | None
     fingerprint: str
     temp_dir: Path
 
@@ -110,6 +140,8 @@ class ClusterPlan:
     Attributes:
         name: name of the cluster.
         home: the folder of the cluster file; ``.saf`` and ``lockfiles`` lie in it.
+        folder: the cluster's temp folder on every host; its name is the cluster id, which marks
+            our processes and containers.
         address: ``host:port`` of the GCS.
         lock_sha256: digest of the lock it was made from.
         nodes: the head first, then the workers in the cluster file's order.
@@ -118,6 +150,7 @@ class ClusterPlan:
 
     name: str
     home: Path
+    folder: Path
     address: str
     lock_sha256: str
     nodes: tuple[NodePlan, ...]
@@ -129,9 +162,14 @@ class ClusterPlan:
         return self.nodes[0]
 
     @property
-    def folder(self) -> Path:
-        """The cluster's temp folder on every host; its name is the id that marks our processes."""
-        return self.head.temp_dir.parent
+    def driver_node(self) -> NodePlan | None:
+        """The native node that drivers on the host attach to, the head if it is one."""
+        return next((node for node in self.nodes if node.kind == "native"), None)
+
+    @property
+    def containers(self) -> tuple[NodePlan, ...]:
+        """The container nodes."""
+        return tuple(node for node in self.nodes if node.kind == "container")
 
     def node(self, name: str) -> NodePlan:
         """The node called ``name``.

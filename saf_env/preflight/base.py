@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from saf_env.plan.model import ClusterPlan, NodePlan
@@ -18,7 +18,8 @@ class Finding:
     Attributes:
         id: stable name of the check, as in ``saf-env check --only ID``.
         node: name of the node.
-        level: ``fail`` stops a join, ``warn`` does not, ``skip`` says why nothing could be judged.
+        level: ``fail`` stops a join, ``warn`` does not, ``skip`` says why nothing could be judged,
+            and stops a join where the check could have said ``fail``.
         summary: one line: what is so.
         evidence: what was seen, as short text; empty when the summary says it all.
         hint: what to do next; empty when nothing is to be done.
@@ -77,6 +78,16 @@ class Case:
         return known[name]
 
 
+def everywhere(node: NodePlan) -> bool:
+    """Whatever ``node`` is."""
+    return True
+
+
+def in_container(node: NodePlan) -> bool:
+    """Whether ``node`` is a container."""
+    return node.kind == "container"
+
+
 @dataclass(frozen=True)
 class Check:
     """One named requirement.
@@ -88,6 +99,7 @@ class Check:
         title: what must be so, in a few words.
         judge: gives the verdict; it never runs a command.
         explain: why it matters and what it looks at, for the docs.
+        applies: tells whether a node has this requirement at all; one that has not gets no finding.
     """
 
     id: str
@@ -96,6 +108,7 @@ class Check:
     title: str
     judge: Callable[[Case], Verdict]
     explain: str
+    applies: Callable[[NodePlan], bool] = everywhere
 
 
 def ok(summary: str, evidence: str = "") -> Verdict:
@@ -113,15 +126,6 @@ def fail(summary: str, evidence: str = "", hint: str = "") -> Verdict:
     return Verdict("fail", summary, evidence, hint)
 
 
-def to_json(findings: Sequence[Finding]) -> dict[str, Any]:
-    """What ``saf-env check --json`` prints; its schema is ``schemas/check.json``."""
-    return {
-        "schema": 1,
-        "ok": all(finding.level != "fail" for finding in findings),
-        "findings": [asdict(finding) for finding in findings],
-    }
-
-
 def gib(size: int) -> str:
     """``size`` bytes for people."""
     return f"{size / 2**30:.1f} GiB"
@@ -131,3 +135,11 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     """``names`` in one line, the first ``most`` of them."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def together(found: Sequence[Finding]) -> list[tuple[Finding, str]]:
+    """Findings that differ in the node only, as one with the names of all their nodes."""
+    groups: dict[Finding, list[str]] = {}
+    for finding in found:
+        groups.setdefault(replace(finding, node=""), []).append(finding.node)
+    return [(finding, ", ".join(names)) for finding, names in groups.items()]

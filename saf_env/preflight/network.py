@@ -1,4 +1,4 @@
-"""Checks of the ports: free on the host, disjoint in the plan."""
+"""Checks of names and ports: names that lead to their nodes, ports free and disjoint."""
 
 from __future__ import annotations
 
@@ -6,9 +6,47 @@ from collections.abc import Mapping
 from typing import Any
 
 from saf_env.plan.model import NodePlan
-from saf_env.preflight.base import Case, Check, Verdict, fail, listed, ok
+from saf_env.plan.names import host_names, hosts_lines
+from saf_env.preflight.base import Case, Check, Verdict, fail, in_container, listed, ok, warn
 
 REDIS_PORT = 6379
+
+ENGINE_COMMANDS = {"docker-proxy", "dockerd", "rootlesskit", "com.docker.backend"[:15]}
+"""Who holds the ports that an engine publishes, as Linux names processes: 15 letters."""
+
+
+def advertised_name(case: Case) -> Verdict:
+    """Every name that a node of the cluster advertises has its planned address on this host."""
+    wanted = host_names(case.cluster)
+    if not wanted:
+        return ok("no name is needed")
+    seen = case.fact("names")
+    found = {name: seen["addresses"].get(name, []) for name in wanted}
+    wrong = {name: there for name, there in found.items() if there and there != [wanted[name]]}
+    missing = {name: wanted[name] for name, there in found.items() if not there}
+    if not wrong and not missing:
+        return ok(f"{len(wanted)} names lead to their hosts")
+    evidence = [f"{name} is {listed(there)}, not {wanted[name]}" for name, there in wrong.items()]
+    evidence += [f"{name} is not known" for name in missing]
+    hint = "; ".join(_remedies(case, wrong, missing, writable=seen["writable"]))
+    native = any(n.kind == "native" and n.host == case.node.host for n in case.cluster.nodes)
+    if native:
+        return fail("names of nodes do not lead to them", listed(evidence), hint)
+    return warn("a driver on this host would not find the nodes", listed(evidence), hint)
+
+
+def _remedies(
+    case: Case, wrong: Mapping[str, Any], missing: Mapping[str, str], *, writable: bool
+) -> list[str]:
+    found = []
+    if wrong:
+        found.append(f"take {listed([*wrong])} out of /etc/hosts or whatever else names them so")
+    lines = hosts_lines({**host_names(case.cluster)}, case.cluster.folder.name)
+    lines = [line for line in lines if line.split()[1] in {*wrong, *missing}]
+    if writable:
+        return [*found, "`saf-env up` and `saf-env check --fix` add them to /etc/hosts"]
+    text = "\\n".join(lines)
+    return [*found, f"run `printf '{text}\\n' | sudo tee -a /etc/hosts` on this host"]
 
 
 def ports_free(case: Case) -> Verdict:
@@ -23,16 +61,24 @@ def ports_free(case: Case) -> Verdict:
     held = [port for port in seen["held"] if not (case.running and _may_be_ours(case, port))]
     if not held:
         return ok("held by this node itself" if seen["held"] else "all ports free")
+    published = [port["port"] for port in held if port.get("command") in ENGINE_COMMANDS]
+    find = f" (`docker ps --filter publish={published[0]}` names a container)" if published else ""
     return fail(
         "1 port is taken" if len(held) == 1 else f"{len(held)} ports are taken",
         listed([_holder(port) for port in held]),
-        "end the program that holds them, or set cluster.port in the cluster file to another block",
+        f"end the program that holds them{find}, or set cluster.port in the cluster file to "
+        "another block",
     )
 
 
 def _may_be_ours(case: Case, port: Mapping[str, Any]) -> bool:
-    """Whether the holder is of this cluster; one that we may not look at is taken to be."""
-    return "pid" not in port or port["mark"].startswith(case.cluster.folder.name + "/")
+    """Whether the holder is of this cluster; one that we may not look at is taken to be.
+
+    The ports of a container are held by its engine, which publishes none for two.
+    """
+    if "pid" not in port or port["mark"].startswith(case.cluster.folder.name + "/"):
+        return True
+    return in_container(case.node) and port["command"] in ENGINE_COMMANDS
 
 
 def _holder(port: Mapping[str, Any]) -> str:
@@ -74,13 +120,26 @@ _MORE = "set cluster.port or cluster.ports_per_node in the cluster file"
 
 CHECKS = (
     Check(
+        "advertised-name",
+        "node",
+        "fail",
+        "names that lead to their nodes",
+        advertised_name,
+        "A node in a network of the engine, or with peers in one, advertises a name that means "
+        "different addresses in different places. On every host each must have exactly the address "
+        "of its node's host. `saf-env up` and `--fix` write them to /etc/hosts where they may, "
+        "marked as ours, and `saf-env down` removes them. On a host without a native node it is a "
+        "warning: its containers know the names by themselves, drivers do not.",
+    ),
+    Check(
         "ports-free",
         "node",
         "fail",
         "every port of the node can be listened on",
         ports_free,
         "Ray gets every port from the plan. Each is tried on the node's address and on all "
-        "addresses; on Linux the holder is named.",
+        "addresses, those that a container publishes where they are published; on Linux the holder "
+        "is named.",
     ),
     Check(
         "ports-disjoint",

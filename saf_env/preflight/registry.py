@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from saf_env.plan.model import ClusterPlan, NodePlan
-from saf_env.preflight import interpreter, lock, network, packages, security, system
+from saf_env.preflight import docker, interpreter, lock, network, packages, security, system
 from saf_env.preflight.base import Case, Check, Finding, UnknownFactError, Verdict
 
 CHECKS: tuple[Check, ...] = (
@@ -17,8 +17,10 @@ CHECKS: tuple[Check, ...] = (
     *system.CHECKS,
     *network.CHECKS,
     *security.CHECKS,
+    *docker.CHECKS,
 )
 IDS = tuple(check.id for check in CHECKS)
+_REQUIRED = frozenset(check.id for check in CHECKS if check.level == "fail")
 
 ENVIRONMENT = frozenset(
     {
@@ -31,6 +33,9 @@ ENVIRONMENT = frozenset(
     }
 )
 """Checks of a node's environment: their remedy is the environment made anew."""
+
+FIXABLE = ENVIRONMENT | {"advertised-name", "image-present", "token"}
+"""Checks whose failure ``saf-env check --fix`` may be able to mend."""
 
 
 def judge(
@@ -50,18 +55,18 @@ def judge(
         node: the node that is judged.
         facts: see :func:`saf_env.provision.facts.gather_facts`.
         lock_reasons: why the lock is stale; empty when it is fresh.
-        ignore: ids of checks whose ``fail`` becomes a ``warn`` that says so.
+        ignore: ids of checks that stop no join: what would becomes a ``warn`` that says so.
         only: ids of the checks to run; empty means all.
         running: whether this node of ours is up.
 
     Returns:
-        One finding for each check, in the order of :data:`CHECKS`.
+        One finding for each check that applies to the node, in the order of :data:`CHECKS`.
     """
     case = Case(plan, node, facts, lock_reasons, running)
     return [
         _finding(check, case, ignored=check.id in ignore)
         for check in CHECKS
-        if not only or check.id in only
+        if check.applies(node) and (not only or check.id in only)
     ]
 
 
@@ -70,6 +75,36 @@ def _finding(check: Check, case: Case, *, ignored: bool) -> Finding:
         verdict = check.judge(case)
     except UnknownFactError as error:
         verdict = Verdict("skip", "could not be judged", str(error))
-    if ignored and verdict.level == "fail":
+    if ignored and (verdict.level == "fail" or _is_open(check.id, verdict)):
         verdict = replace(verdict, level="warn", summary=f"{verdict.summary} (ignored as asked)")
     return Finding(check.id, case.node.name, **vars(verdict))
+
+
+def stopping(found: Sequence[Finding]) -> list[Finding]:
+    """The findings that stop a join: failures, and requirements that could not be judged.
+
+    Where a failure of the same node gives the same reason (the environment is not there), what
+    could not be judged for that reason is left out: it would be told twice.
+    """
+    failed = [finding for finding in found if finding.level == "fail"]
+
+    def is_told(open_one: Finding) -> bool:
+        reason, node = open_one.evidence, open_one.node
+        return bool(reason) and any(f.node == node and reason in f.evidence for f in failed)
+
+    return [f for f in found if f in failed or (_is_open(f.id, f) and not is_told(f))]
+
+
+def may_join(found: Sequence[Finding]) -> bool:
+    """Whether nothing in ``found`` stops a join."""
+    return not stopping(found)
+
+
+def to_json(found: Sequence[Finding]) -> dict[str, Any]:
+    """What ``saf-env check --json`` prints; its schema is ``schemas/check.json``."""
+    return {"schema": 1, "ok": may_join(found), "findings": [asdict(f) for f in found]}
+
+
+def _is_open(check: str, verdict: Verdict | Finding) -> bool:
+    """Whether a requirement could not be judged: it may be broken, so it counts as that."""
+    return verdict.level == "skip" and check in _REQUIRED

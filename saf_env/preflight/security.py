@@ -25,7 +25,9 @@ def token(case: Case) -> Verdict:
             f"chmod 600 {path}, and if others have been on this machine, make a new one: {_NEW}",
         )
     if seen["problems"]:
-        return fail("the token cannot be used", f"{path}: {'; '.join(seen['problems'])}", _NEW)
+        evidence = f"{path}: {'; '.join(seen['problems'])}"
+        hint = "run `saf-env down`, then `saf-env check --fix`, which makes another"
+        return fail("the token cannot be used", evidence, hint)
     return ok("present, readable by you only", f"digest {seen['sha256'][:12]}")
 
 

@@ -6,8 +6,22 @@ import stat
 from collections.abc import Mapping
 from typing import Any
 
+from saf_env.plan.build import token_path
+from saf_env.plan.model import NodePlan
 from saf_env.platforms import PLATFORMS
-from saf_env.preflight.base import Case, Check, Verdict, fail, gib, listed, ok, warn
+from saf_env.preflight.base import (
+    Case,
+    Check,
+    UnknownFactError,
+    Verdict,
+    fail,
+    gib,
+    in_container,
+    listed,
+    ok,
+    warn,
+)
+from saf_env.spec.rules import NODE_PORTS, SPARE_PORTS
 
 NOFILE_WANTED, NOFILE_NEEDED = 65536, 4096
 DISK_NEEDED = 2**30
@@ -15,6 +29,8 @@ DISK_FREE_SHARE = 0.05
 """Ray stops placing objects on a disk that is 95 % full (``local_fs_capacity_threshold``)."""
 SHM_SHARE = 0.3
 """Ray's object store takes this share of memory (``DEFAULT_OBJECT_STORE_MEMORY_PROPORTION``)."""
+CONTAINER_ROOM = 2**29
+"""Bytes: Ray's own processes take 0.25 GiB in a worker's container, twice that in a head's."""
 SOCKET_TAIL = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.1"
 """Ray's longest socket below its temp dir, with the largest process id of Linux."""
 
@@ -32,17 +48,52 @@ def platform(case: Case) -> Verdict:
     )
 
 
-def _promised(node: Any) -> int:
+def worker_ports(case: Case) -> Verdict:
+    """Ports for a worker on every CPU, with a few to spare."""
+    ports, cpus = case.node.ports, case.node.cpus
+    count = ports.max_worker - ports.min_worker + 1
+    wanted = case.fact("platform")["cpus"] if cpus is None else cpus
+    evidence = f"{wanted} CPUs, {count} ports for workers and drivers"
+    if wanted <= count - SPARE_PORTS:
+        return ok("a port for a worker on every CPU", evidence)
+    return warn(
+        "more CPUs than ports for their workers",
+        evidence,
+        f"set cluster.ports_per_node to {wanted + NODE_PORTS + SPARE_PORTS} or more, or cpus of "
+        f"the node to {count - SPARE_PORTS}: work that gets no port waits for ever",
+    )
+
+
+def _promised(node: NodePlan) -> int:
+    """Bytes. What a container may use is its memory, its object store included."""
+    if node.kind == "container":
+        return node.memory or node.object_store_memory or 0
     return (node.memory or 0) + (node.object_store_memory or 0)
+
+
+def _elsewhere(case: Case) -> bool:
+    """Whether the node is in a machine of its engine's own, whose memory is not the host's."""
+    docker = case.facts["facts"].get("docker", {})
+    return in_container(case.node) and docker.get("memory") != case.fact("memory")["total"]
 
 
 def memory(case: Case) -> Verdict:
     """What the plan promises to Ray is there, for this node and for all on its host."""
-    seen, promised = case.fact("memory"), _promised(case.node)
+    node, promised = case.node, _promised(case.node)
+    store, limit = node.object_store_memory, node.memory
+    if in_container(node) and store is not None and limit is not None and store >= limit:
+        return fail(
+            "the object store takes all of the container's memory",
+            f"{gib(store)} of {gib(limit)}",
+            "lower object_store_memory of the node in the cluster file, or raise its memory",
+        )
     on_host = [node for node in case.cluster.nodes if node.host == case.node.host]
     together = sum(_promised(node) for node in on_host)
+    if not together and "memory" not in case.facts["facts"]:
+        return ok("Ray chooses its share")  # nothing is promised that could be missing
+    seen = case.fact("memory")
     # What runs already has taken its share, so only the whole can be compared.
-    free = seen["total"] if case.running else seen["available"]
+    free = seen["total"] if case.running or _elsewhere(case) else seen["available"]
     evidence = f"{gib(seen['available'])} available of {gib(seen['total'])}"
     hint = "lower memory or object_store_memory of the node in the cluster file, or free memory"
     if promised > free:
@@ -76,6 +127,8 @@ def disk(case: Case) -> Verdict:
 
 def shm(case: Case) -> Verdict:
     """Shared memory for Ray's object store, on Linux."""
+    if in_container(case.node):
+        return _shm_of_container(case)
     if PLATFORMS[case.node.platform].os != "linux":
         return ok("not used on this platform")
     seen = case.fact("shm")
@@ -86,8 +139,23 @@ def shm(case: Case) -> Verdict:
     return warn(
         "Ray's object store does not fit in /dev/shm and will use the slower /tmp",
         f"{gib(wanted)} wanted, {gib(room)} there",
-        "enlarge /dev/shm (`mount -o remount,size=…`, or shm_size of a container), or set "
-        "object_store_memory of the node",
+        "enlarge /dev/shm (`mount -o remount,size=…`), or set object_store_memory of the node",
+    )
+
+
+def _shm_of_container(case: Case) -> Verdict:
+    """A container gets what the plan says, and it counts as its memory."""
+    store = case.node.object_store_memory or 0
+    docker = case.fact("docker")
+    if docker["error"]:
+        raise UnknownFactError(docker["error"])
+    room = docker["memory"] if case.node.memory is None else case.node.memory
+    if store + CONTAINER_ROOM <= room:
+        return ok(f"{gib(store)} of shared memory of its own")
+    return warn(
+        "the object store leaves little memory in the container",
+        f"{gib(store)} of {gib(room)}; Ray's own processes need {gib(CONTAINER_ROOM)}",
+        "lower object_store_memory of the node in the cluster file, or raise its memory",
     )
 
 
@@ -156,7 +224,8 @@ def environment_variables(case: Case) -> Verdict:
         return fail("variables contradict the plan", "; ".join(wrong), f"unset {' '.join(unset)}")
     proxies = [name for name in seen if name.lower() in ("http_proxy", "https_proxy", "all_proxy")]
     excluded = seen.get("no_proxy") or seen.get("NO_PROXY") or ""
-    caught = sorted({n.address for n in case.cluster.nodes if not _exempt(n.address, excluded)})
+    reached = {name for n in case.cluster.nodes for name in (n.address, n.advertise)}
+    caught = sorted(name for name in reached if not _exempt(name, excluded))
     if proxies and caught:
         return warn(
             f"{' and '.join(proxies)} would catch traffic to the nodes",
@@ -176,6 +245,8 @@ def environment_variables(case: Case) -> Verdict:
 def _contradiction(case: Case, name: str, value: str | None) -> str:
     """Why the variable cannot stay, or ``""``."""
     planned = case.node.variables.get(name)
+    if name == "RAY_AUTH_TOKEN_PATH":  # the shell's is for drivers on the host
+        planned = str(token_path(case.cluster.home, case.cluster.name))
     if not name.startswith("RAY_"):
         return ""
     if name == "RAY_DEFAULT_PYTHON_VERSION_MATCH_LEVEL":
@@ -214,6 +285,16 @@ CHECKS = (
         "Packages and interpreter are locked for one operating system and architecture.",
     ),
     Check(
+        "worker-ports",
+        "node",
+        "warn",
+        "a port for a worker on every CPU",
+        worker_ports,
+        "Each worker and each driver on a node takes one of its ports, 12 fewer than "
+        "`cluster.ports_per_node`. Where the cluster file leaves `cpus` open, the host's CPUs "
+        "count. Work that waits for other work holds a port too, so deeply nested tasks need more.",
+    ),
+    Check(
         "memory",
         "node",
         "fail",
@@ -237,7 +318,8 @@ CHECKS = (
         "shared memory for the object store",
         shm,
         "On Linux the object store lies in /dev/shm, 30 % of memory unless planned otherwise; "
-        "where it does not fit, Ray uses /tmp and every object is slower.",
+        "where it does not fit, Ray uses /tmp and every object is slower. A container gets its "
+        "own, which counts as its memory and must leave some.",
     ),
     Check(
         "nofile",
@@ -246,7 +328,8 @@ CHECKS = (
         "enough open files",
         nofile,
         "Ray's processes keep connections to each other; 65536 are wanted, below 4096 a node fails "
-        "under load.",
+        "under load. Containers have the engine's limit, which is higher.",
+        lambda node: not in_container(node),
     ),
     Check(
         "temp-dir",

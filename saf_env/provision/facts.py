@@ -12,12 +12,14 @@ from typing import Any
 from saf_env import probe
 from saf_env.errors import HostUnreachableError, SafEnvError, ToolchainError
 from saf_env.plan.build import token_path
+from saf_env.plan.compose import published
 from saf_env.plan.model import ClusterPlan, NodePlan
+from saf_env.plan.names import host_names
+from saf_env.provision.image_facts import OF_ENVIRONMENT
 from saf_env.transports.base import CommandResult, Transport
 from saf_env.uv import uv_binary
 
 _PROBE = Path(probe.__file__)
-_OF_ENVIRONMENT = ("interpreter", "environment", "packages", "isolation", "files")
 
 
 def gather_facts(
@@ -41,15 +43,20 @@ def gather_facts(
 
     Returns:
         What :func:`saf_env.probe.gather` gives, and ``user_variables``, filtered as the probe does.
+        Of a container node only what its host can tell; the rest is for
+        :func:`saf_env.provision.image_facts.container_facts`.
 
     Raises:
         HostUnreachableError: the host cannot be reached.
         ToolchainError: not even the interpreter of saf-env itself runs there.
     """
     request = request_for(node, cluster, deep=deep, uv=uv)
-    facts, problem = _try(transport, str(node.environment.python), request)
+    facts: Any = None
+    problem = "it is in the node's image"
+    if node.kind == "native":
+        facts, problem = _try(transport, str(node.environment.python), request)
     if problem:
-        others = [name for name in probe.FACTS if name not in _OF_ENVIRONMENT]
+        others = [name for name in probe.FACTS if name not in OF_ENVIRONMENT]
         facts, fault = _try(transport, sys.executable, {**request, "only": others})
         if fault:
             raise ToolchainError(
@@ -57,7 +64,7 @@ def gather_facts(
                 hint="saf-env's own Python is broken: remove .saf/tool and run `make`",
                 node=node.name,
             )
-        facts["unknown"].update(dict.fromkeys(_OF_ENVIRONMENT, problem))
+        facts["unknown"].update(dict.fromkeys(OF_ENVIRONMENT, problem))
     return {**facts, "user_variables": probe.variables(user_env)}
 
 
@@ -65,18 +72,39 @@ def request_for(
     node: NodePlan, cluster: ClusterPlan, *, deep: bool = False, uv: Path | None = None
 ) -> dict[str, Any]:
     """What the probe is asked about ``node``."""
-    workers = range(node.ports.min_worker, node.ports.max_worker + 1)
     return {
         "deep": deep,
-        "folders": {"the environment": str(node.environment.path), "Ray": str(node.temp_dir)},
+        "folders": _folders(node, cluster),
         "temp_dir": str(cluster.folder),
         "address": node.address,
-        "ports": [*node.ports.fixed().items(), *(("worker", number) for number in workers)],
+        "ports": _ports(node),
         "cluster_id": cluster.folder.name,
         "node": node.name,
+        "names": sorted(host_names(cluster)),
         "token": str(token_path(cluster.home, cluster.name)),
         "uv": str(uv or uv_binary(cluster.home)),
     }
+
+
+def _ports(node: NodePlan) -> list[tuple[str, int] | tuple[str, int, str]]:
+    """The ports that have to be free: name, number and, of those published, the address."""
+    workers = range(node.ports.min_worker, node.ports.max_worker + 1)
+    named = [*node.ports.fixed().items(), *(("worker", number) for number in workers)]
+    if node.network != "bridge":
+        return [*named]
+    where: dict[int, str] = {}
+    for text in published(node):  # address:first-last:first-last
+        address, block, _ = text.rsplit(":", 2)
+        first, _, last = block.partition("-")
+        where |= dict.fromkeys(range(int(first), int(last or first) + 1), address.strip("[]"))
+    return [(name, number, where[number]) for name, number in named if number in where]
+
+
+def _folders(node: NodePlan, cluster: ClusterPlan) -> dict[str, str]:
+    """The folders of the host that need room, by what they are for."""
+    if node.kind == "container":
+        return {"the cluster": str(cluster.folder)}
+    return {"the environment": str(node.environment.path), "Ray": str(node.temp_dir)}
 
 
 def _try(transport: Transport, python: str, request: Mapping[str, Any]) -> tuple[Any, str]:

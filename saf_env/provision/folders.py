@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from saf_env.errors import BusyError, ToolchainError
+from saf_env.errors import BusyError, ToolchainError, UsageError
 
 Notify = Callable[[str], None]
 
@@ -104,6 +104,26 @@ def write_json(path: Path, value: object) -> bytes:
         file.flush()
         os.fsync(file.fileno())
     return data
+
+
+def write_atomically(path: Path, text: str, mode: int = 0o600) -> None:
+    """Write ``text`` to ``path`` so that a reader sees the old file or the new one, never half."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise UsageError(
+            f"cannot write {path}: {error.strerror}",
+            hint="saf-env needs to write in the project folder, and free space there",
+        ) from error
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from saf_env import probe
-from saf_env.errors import ToolchainError
+from saf_env.errors import CommandTimeoutError, ToolchainError
 from saf_env.lock.model import Interpreter
 from saf_env.provision.failures import failed
 from saf_env.provision.folders import (
@@ -58,10 +58,13 @@ def examine(python: Path, uv: Uv) -> dict[str, Any]:
     """What :func:`saf_env.probe.interpreter` says of the interpreter at ``python``.
 
     Raises:
-        ToolchainError: it does not run.
+        ToolchainError: it does not run, or does not come to an end.
     """
     argv = [str(python), "-I", "-S", str(PROBE), "--interpreter"]
-    result = uv.transport.run(argv, env={"PATH": os.defpath}, timeout=60.0)
+    try:
+        result = uv.transport.run(argv, env={"PATH": os.defpath}, timeout=60.0)
+    except CommandTimeoutError as error:
+        raise ToolchainError(error.message, hint=error.hint) from error
     if not result.ok:
         raise ToolchainError(f"{result.host}: {python} does not run:\n{result.tail(5)}")
     seen: dict[str, Any] = json.loads(result.stdout)

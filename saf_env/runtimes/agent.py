@@ -105,8 +105,10 @@ def ours(
     Args:
         everything: as of :func:`processes`.
         cluster: the cluster id.
-        sessions: ``[session, node, run]`` of nodes that were recorded as started: their workers are
-            found even when no process carries the variable any more.
+        sessions: ``[pid, node, run, started]`` of leaders that were recorded as started: a process
+            with that number and start time is the very one, whatever its variable says (the project
+            may have been moved since); and their workers are found even when no process carries the
+            variable any more.
 
     Returns:
         Each with ``node``, ``run`` and ``role``, one of ``leader`` (the ``ray start`` that the
@@ -118,7 +120,12 @@ def ours(
         if len(parts) == 3 and parts[0] == cluster:
             process["node"], process["run"] = parts[1:]
             marked[process["session"]] = (parts[1], parts[2])
-    recorded = {session: (node, run) for session, node, run in sessions}
+    recorded = {pid: (node, run, started) for pid, node, run, started in sessions}
+    for process in everything:
+        node, run, started = recorded.get(process["pid"], ("", "", ""))
+        if node and process["started"] == started and "node" not in process:
+            process["node"], process["run"] = node, run
+            marked[process["session"]] = (node, run)
     # A session that is led by a process without our mark is somebody else's.
     foreign = {p["pid"] for p in everything if p["pid"] == p["session"] and "node" not in p}
     found = []
@@ -128,7 +135,7 @@ def ours(
             # The numbers of a state file may mean other processes since: after a reboot, say.
             by_number = recorded if process["command"].startswith("ray::") else {}
             if owner := marked.get(session) or by_number.get(session):
-                process["node"], process["run"] = owner
+                process["node"], process["run"] = owner[:2]
         if "node" in process:
             process["role"] = _role(process)
             found.append(process)
@@ -388,6 +395,47 @@ def logs(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"texts": texts, "offsets": offsets}
 
 
+HOSTS = "/etc/hosts"
+
+
+def names(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Make ``lines`` those of /etc/hosts that are marked as the cluster's; none removes them.
+
+    Args:
+        request: ``cluster``: its id; ``lines``, each with its mark ``# saf-env <id>`` at the end.
+
+    Returns:
+        ``changed``: whether the file was written. False also when this user may not.
+    """
+    mark = f"# saf-env {request['cluster']}"
+    try:
+        with open(HOSTS, encoding="utf-8", newline="") as file:
+            before = file.read()
+    except FileNotFoundError:
+        before = ""
+    kept = [x for x in before.splitlines(keepends=True) if not x.rstrip().endswith(mark)]
+    if kept and not kept[-1].endswith("\n"):
+        kept[-1] += "\n"
+    after = "".join([*kept, *(line + "\n" for line in request["lines"])])
+    if after == before or ("".join(kept) == before and not request["lines"]):
+        return {"changed": False}
+    made = f"{HOSTS}.saf-env-{os.getpid()}"
+    try:
+        with open(made, "w", encoding="utf-8", newline="") as file:
+            file.write(after)
+        os.chmod(made, os.stat(HOSTS).st_mode & 0o777 if before else 0o644)
+        os.replace(made, HOSTS)
+    except PermissionError:
+        return {"changed": False}
+    except OSError:  # a file that is mounted cannot be replaced, only written
+        with open(HOSTS, "w", encoding="utf-8", newline="") as file:
+            file.write(after)
+    finally:
+        if os.path.exists(made):
+            os.unlink(made)
+    return {"changed": True}
+
+
 def find(request: Mapping[str, Any]) -> dict[str, Any]:
     """The processes of a cluster, as :func:`ours` gives them."""
     return {"processes": ours(processes(), request["cluster"], request["sessions"])}
@@ -396,6 +444,7 @@ def find(request: Mapping[str, Any]) -> dict[str, Any]:
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """Do what ``request["op"]`` says; a failure of the system is an ``error`` in the answer."""
     operations = {"start": start, "stop": stop, "wait": wait, "logs": logs, "find": find}
+    operations["names"] = names
     try:
         return operations[request["op"]](request)
     except OSError as error:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from saf_env.errors import BringUpError
+from saf_env.plan.command import environment_path, ray_start
 from saf_env.runtimes import agent
 from saf_env.runtimes.base import Died, Found, Started
 
@@ -26,6 +27,7 @@ _WORDS = {
     "find": "look for processes",
     "stop": "stop nodes",
     "logs": "read logs",
+    "names": "write /etc/hosts",
 }
 
 _GRACE = 5.0
@@ -69,7 +71,7 @@ class NativeRuntime:
             "folder": str(self._folder),
             "temp_dir": str(node.temp_dir),
             "log": str(self.log(node.name)),
-            "link": str(_environment(node)),
+            "link": str(environment_path(node)),
             "target": str(node.environment.path),
         }
         answer = self._ask(request, node=node.name)
@@ -118,7 +120,7 @@ class NativeRuntime:
                 "pid": s.pid,
                 "started": s.started,
                 "log": str(self.log(s.node)),
-                "logs": str(_logs(node)),
+                "logs": str(_logs(node.temp_dir)),
             }
             for s, node in started
         ]
@@ -127,18 +129,32 @@ class NativeRuntime:
         return self._transport.start(argv, env=env, stdin=json.dumps(request))
 
     def logs(
-        self, nodes: Sequence[NodePlan], offsets: Mapping[str, int], limit: int
+        self, nodes: Mapping[str, Path], offsets: Mapping[str, int], limit: int
     ) -> tuple[dict[str, str], dict[str, int]]:
-        """New text by log file beyond ``offsets``, ``limit`` bytes each at most; new offsets."""
+        """New text by log file beyond ``offsets``, ``limit`` bytes each at most; new offsets.
+
+        Args:
+            nodes: Ray's folder of each node by name.
+            offsets: bytes that were read so far by path.
+            limit: bytes of one file that are read at once, the last ones.
+        """
         request = {
             "op": "logs",
-            "files": [str(self.log(node.name)) for node in nodes],
-            "folders": [str(_logs(node)) for node in nodes],
+            "files": [str(self.log(name)) for name in nodes],
+            "folders": [str(_logs(temp_dir)) for temp_dir in nodes.values()],
             "offsets": dict(offsets),
             "limit": limit,
         }
         answer = self._ask(request)
         return answer["texts"], answer["offsets"]
+
+    def names(self, lines: Sequence[str]) -> bool:
+        """Make ``lines`` the cluster's own in ``/etc/hosts``; see the agent. Whether it changed.
+
+        Where that takes rights that this user has not, nothing happens: a check says so.
+        """
+        request = {"op": "names", "cluster": self._folder.name, "lines": list(lines)}
+        return bool(self._ask(request)["changed"])
 
     def log(self, node: str) -> Path:
         """Where the output of the node's ``ray start`` goes, on the host."""
@@ -146,7 +162,7 @@ class NativeRuntime:
 
     def _variables(self, node: NodePlan, run: str) -> dict[str, str]:
         inherited = {k: v for k in _INHERITED if (v := self._environ.get(k)) is not None}
-        path = f"{_environment(node) / 'bin'}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+        path = f"{environment_path(node) / 'bin'}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
         mark = f"{self._folder.name}/{node.name}/{run}"
         return {**inherited, "PATH": path, **node.variables, agent.MARK: mark}
 
@@ -205,66 +221,9 @@ def _found(node: str, run: str, group: Sequence[Mapping[str, Any]]) -> Found:
     return Found(node, run, roles, leader)
 
 
-def _logs(node: NodePlan) -> Path:
-    return node.temp_dir / "session_latest" / "logs"
+def _logs(temp_dir: Path) -> Path:
+    return temp_dir / "session_latest" / "logs"
 
 
-def _environment(node: NodePlan) -> Path:
-    """The link that a node runs its environment through: a path without blanks (see the agent)."""
-    return node.temp_dir.parent / "envs" / node.environment.key
-
-
-def ray_start(node: NodePlan, address: str, run: str = "") -> list[str]:
-    """The command that runs one node: every port and the address explicit, nothing left to chance.
-
-    The label ``saf-run`` tells this start from an earlier one, which the GCS takes to be alive for
-    some seconds after it was killed.
-    ``--block`` keeps one process for each node that ends when any of Ray's own dies, so that a node
-    is either whole or gone. ``--no-monitor``: there is nothing to scale, and it saves 0.3 s.
-    """
-    ports = node.ports
-    labels = {**node.labels, **({"saf-run": run} if run else {})}
-    argv = [
-        str(_environment(node) / "bin" / "python"),
-        "-m",
-        "ray.scripts.scripts",
-        "start",
-        "--block",
-        "--disable-usage-stats",
-        "--log-style=record",
-        "--log-color=false",
-        f"--node-ip-address={node.address}",
-        f"--temp-dir={node.temp_dir}",
-        f"--node-manager-port={ports.node_manager}",
-        f"--object-manager-port={ports.object_manager}",
-        f"--runtime-env-agent-port={ports.runtime_env_agent}",
-        f"--dashboard-agent-listen-port={ports.dashboard_agent_listen}",
-        f"--dashboard-agent-grpc-port={ports.dashboard_agent_grpc}",
-        f"--metrics-export-port={ports.metrics_export}",
-        f"--min-worker-port={ports.min_worker}",
-        f"--max-worker-port={ports.max_worker}",
-        f"--resources={json.dumps(dict(node.resources), sort_keys=True)}",
-        f"--labels={','.join(f'{k}={v}' for k, v in sorted(labels.items()))}",
-    ]
-    limits = {
-        "num-cpus": node.cpus,
-        "num-gpus": node.gpus,
-        "memory": node.memory,
-        "object-store-memory": node.object_store_memory,
-    }
-    argv += [f"--{name}={value}" for name, value in limits.items() if value is not None]
-    if node.role == "worker":
-        return [*argv, f"--address={address}"]
-    return [
-        *argv,
-        "--head",
-        "--no-monitor",
-        f"--port={ports.gcs}",
-        "--dashboard-host=127.0.0.1",
-        f"--dashboard-port={ports.dashboard}",
-        f"--ray-client-server-port={ports.ray_client_server}",
-    ]
-
-
-def _sessions(recorded: Sequence[Started]) -> list[tuple[int, str, str]]:
-    return [(s.pid, s.node, s.run) for s in recorded]
+def _sessions(recorded: Sequence[Started]) -> list[tuple[int, str, str, str]]:
+    return [(s.pid, s.node, s.run, s.started) for s in recorded]

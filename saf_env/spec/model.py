@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["native", "container"]
+Network = Literal["bridge", "host"]
 Role = Literal["head", "worker"]
 PythonSource = Literal["managed", "archive", "system"]
+
+DEFAULT_BASE = "debian:bookworm-slim"
+"""Base image of container nodes: small, and with the glibc 2.35 or newer that MLX wants."""
 
 DEFAULT_PORT = 6380
 """First port of a cluster: the one after Redis's."""
@@ -93,9 +97,12 @@ class NodeSpec:
         groups: groups of the environment it has, sorted.
         cpus: CPUs that Ray may schedule on it; None means all of the host's.
         gpus: GPUs that Ray may schedule; None lets Ray find them.
-        memory: bytes that Ray may promise to tasks; None lets Ray choose.
+        memory: bytes that Ray may promise to tasks, and of a container node all that it may use;
+            None lets Ray choose, and sets no limit to a container.
         object_store_memory: bytes of its object store; None lets Ray choose.
         fallback: ``native`` lets a container node run natively where there is no Docker engine.
+        network: of a container node: ``bridge`` (a network of the engine, published ports) or
+            ``host`` (the Linux host's own).
         port: the first port of its block; None lets the plan choose.
         resources: further Ray resources, name to amount.
     """
@@ -110,6 +117,7 @@ class NodeSpec:
     memory: int | None
     object_store_memory: int | None
     fallback: Literal["native"] | None
+    network: Network
     port: int | None
     resources: Mapping[str, float]
 
@@ -122,12 +130,14 @@ class ClusterSpec:
         name: name of the cluster.
         port: the GCS port, and the first port of the first node's block.
         ports_per_node: how many ports each node has for itself.
+        base_image: reference of the image that those of container nodes are built on.
         python, environment, hosts, nodes: the sections of the same names, in the file's order.
     """
 
     name: str
     port: int
     ports_per_node: int
+    base_image: str
     python: PythonSpec
     environment: EnvironmentSpec
     hosts: Mapping[str, HostSpec]

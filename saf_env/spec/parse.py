@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from saf_env.errors import ClusterFileError
 from saf_env.spec.model import (
+    DEFAULT_BASE,
     DEFAULT_PORT,
     DEFAULT_PORTS_PER_NODE,
     Archive,
@@ -179,6 +180,7 @@ def _spec(document: Mapping[str, Any]) -> ClusterSpec:
         name=cluster["name"],
         port=cluster.get("port", DEFAULT_PORT),
         ports_per_node=cluster.get("ports_per_node", DEFAULT_PORTS_PER_NODE),
+        base_image=document.get("containers", {}).get("base", DEFAULT_BASE),
         python=PythonSpec(
             version=python["version"],
             source=python.get("source"),
@@ -218,6 +220,7 @@ def _node(node: Mapping[str, Any]) -> NodeSpec:
         memory=size("memory"),
         object_store_memory=size("object_store_memory"),
         fallback=node.get("fallback"),
+        network=node.get("network", "bridge"),
         port=node.get("port"),
         resources=dict(sorted(node.get("resources", {}).items())),
     )

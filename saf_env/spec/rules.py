@@ -19,6 +19,17 @@ SUPPORTED_PYTHONS = ">=3.10,<3.15"
 REDIS_PORT = 6379
 """Redis's own port: a GCS there meets whatever Redis the machine runs (seed report, finding 3)."""
 
+NODE_PORTS = 12
+"""Ports of a node's block that are its own, see :class:`saf_env.plan.model.Ports`."""
+
+SPARE_PORTS = 4
+"""Worker ports beyond one for each CPU: every driver needs one as well, and so does every worker
+that waits for others. Measured (Ray 2.60): with 8 CPUs and 8 ports 8 actors never start, with 12
+they do; without a port Ray's work waits for ever, "No available ports" in a log."""
+
+MOST_PORTS = 2000
+"""The schema's limit of ``ports_per_node``."""
+
 RESERVED_GROUPS = ("base", "driver", "memory")
 """Environments that saf-env makes itself, and a Ray resource that a group would be taken for."""
 
@@ -42,6 +53,7 @@ def broken_rules(document: Document, *, well_formed: bool) -> list[str]:
         _node_names,
         _nodes,
         _ports,
+        _worker_ports,
     )
     mistakes: list[str] = []
     tolerated = () if well_formed else (AttributeError, KeyError, TypeError, ValueError)
@@ -213,6 +225,11 @@ def _nodes(document: Document) -> Iterator[str]:
                 yield f'{path}.groups: there is no group "{group}"; {hint}'
         if "fallback" in node and node["kind"] != "container":
             yield f"{path}.fallback: only a container node can fall back"
+        if "network" in node and node["kind"] != "container":
+            yield f"{path}.network: only a container node has one to choose"
+        platform = document["hosts"].get(node["host"], {}).get("platform", "")
+        if node.get("network") == "host" and platform.startswith("macos"):
+            yield f"{path}.network: on a Mac this is Docker's machine's network, not the Mac's"
         for name, amount in node.get("resources", {}).items():
             if not math.isfinite(amount):
                 yield f"{path}.resources.{name}: found {amount}, expected a number above 0"
@@ -237,3 +254,19 @@ def _ports(document: Document) -> Iterator[str]:
     last, name = blocks[-1]
     if last + size - 1 > 65535:
         yield f"nodes: the ports of {name} would end at {last + size - 1}, above 65535"
+
+
+def _worker_ports(document: Document) -> Iterator[str]:
+    size = document["cluster"].get("ports_per_node", DEFAULT_PORTS_PER_NODE)
+    for index, node in enumerate(document["nodes"]):
+        cpus = node.get("cpus", 1)
+        if not isinstance(cpus, int) or cpus <= size - NODE_PORTS - SPARE_PORTS:
+            continue
+        most, needed = MOST_PORTS - NODE_PORTS - SPARE_PORTS, cpus + NODE_PORTS + SPARE_PORTS
+        remedy = f"set cluster.ports_per_node to {needed} or more"
+        if cpus > most:
+            remedy = f"a node can have {most} at most, with cluster.ports_per_node = {MOST_PORTS}"
+        yield (
+            f"nodes[{index}].cpus: found {cpus}, and a node has {size - NODE_PORTS} ports for its "
+            f"workers and drivers (cluster.ports_per_node is {size}); {remedy}"
+        )

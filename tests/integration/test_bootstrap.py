@@ -222,6 +222,16 @@ def test_interrupted_make_is_not_believed(checkout: Checkout) -> None:
     assert checkout.made() == {"uv", "tool"}
 
 
+def test_settings_of_a_project_above_do_not_count(checkout: Checkout) -> None:
+    checkout.put_uv_on_path()
+    theirs = 'required-version = "==0.8.0"\nworkspace = { members = ["*"] }\n'
+    above = checkout.path.parent / "pyproject.toml"
+    above.write_text(f'[project]\nname = "theirs"\nversion = "0"\n[tool.uv]\n{theirs}')
+    result = checkout.run()
+    assert result.returncode == 0, result.stderr
+    assert (checkout.saf / ".gitignore").read_text() == "*\n"
+
+
 def test_two_makes_at_once_make_it_once(checkout: Checkout) -> None:
     checkout.put_uv_on_path()
     both = [

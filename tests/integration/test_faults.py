@@ -136,6 +136,22 @@ def test_a_changed_plan_is_refused_and_the_work_goes_on(up: Project) -> None:
     assert "everything was up already" in up.ok("up")
 
 
+def test_a_damaged_lock_hides_neither_what_runs_nor_its_logs(up: Project) -> None:
+    lock = up.home / "lockfiles" / up.name / "lock.toml"
+    data = lock.read_bytes()
+    lock.write_bytes(data[:-20])
+
+    status, logs = up.saf_env("status"), up.saf_env("logs", "linux")
+    lock.write_bytes(data)
+
+    assert status.returncode == 3
+    assert "was edited or truncated" in status.stderr
+    assert "there run: head, linux" in status.stderr
+    assert logs.returncode == 0
+    assert "linux raylet.out: " in logs.stdout
+    assert up.status() == READY
+
+
 @contextmanager
 def drifted(project: Project, package: str) -> Iterator[None]:
     """The worker's environment, changed by hand."""

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from saf_env.errors import CommandTimeoutError
 from saf_env.lock.model import EnvironmentLock, Interpreter, Lock, Toolchain
 from saf_env.plan.build import build
 from saf_env.plan.model import ClusterPlan
 from saf_env.spec.model import ClusterSpec
 from saf_env.spec.parse import parse
+from saf_env.transports.base import Transport
+from saf_env.uv import Uv
 
 CLUSTER = """
 [cluster]
@@ -79,3 +85,19 @@ def lock() -> Lock:
 @pytest.fixture
 def plan(spec: ClusterSpec, lock: Lock) -> ClusterPlan:
     return build(spec, lock, Path("/project"), container_engine=False)
+
+
+@dataclass
+class Stalled:
+    """A transport on which nothing comes to an end."""
+
+    host: str = "alpha"
+
+    def run(self, argv: Sequence[str], *, timeout: float, **_: object) -> None:
+        raise CommandTimeoutError(f"{argv[0]} did not finish within {timeout:.0f} s")
+
+
+@pytest.fixture
+def stalled_uv(tmp_path: Path) -> Uv:
+    """A uv that waits for ever, of a project in ``tmp_path``."""
+    return Uv(cast(Transport, Stalled()), Path("/uv"), tmp_path, {"PATH": ""})

@@ -30,13 +30,21 @@ PIN = ROOT / "saf_env" / "uv-pin.txt"
 # The rooms in the order of the architecture: each may import from those before it.
 # fmt: off
 ROOMS = [
-    "errors", "platforms", "spec", "transports", "uv", "lock", "plan", "probe", "preflight",
-    "provision", "runtimes", "cluster", "workloads", "harness", "report", "cli", "__main__",
+    "errors", "platforms", "spec", "transports", "uv", "engine", "lock", "plan", "probe",
+    "preflight", "provision", "runtimes", "cluster", "workloads", "harness", "report", "cli",
+    "__main__",
 ]
 # fmt: on
 # What starts processes: the transports; the bootstrap, which comes before them; and what runs on a
 # node, not in the controller.
-STARTERS = ("transports", "bootstrap", "probe", "runtimes.agent", "workloads")
+STARTERS = (
+    "transports",
+    "bootstrap",
+    "probe",
+    "runtimes.agent",
+    "runtimes.entry",
+    "workloads",
+)
 
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): path

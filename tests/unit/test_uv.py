@@ -5,10 +5,20 @@ from pathlib import Path
 
 import pytest
 
+from saf_env import bootstrap
 from saf_env.errors import ToolchainError
 from saf_env.platforms import PLATFORMS
 from saf_env.transports.local import LocalTransport
-from saf_env.uv import Uv, cache_root, find_uv, pinned_version, pinned_wheels, uv_binary
+from saf_env.uv import (
+    OWN_FILES,
+    Uv,
+    cache_root,
+    find_uv,
+    own_folder,
+    pinned_version,
+    pinned_wheels,
+    uv_binary,
+)
 
 HOME = Path("/project")
 
@@ -69,3 +79,33 @@ def test_uv_beside_our_own_python_serves_other_projects(
     (tool / "uv").symlink_to(binary)
     monkeypatch.setattr(sys, "executable", str(tool / "python"))
     assert find_uv(tmp_path / "other", {"PATH": ""}).binary == tool / "uv"
+
+
+def test_a_stalled_uv_is_a_fault_of_the_toolchain(stalled_uv: Uv) -> None:
+    with pytest.raises(ToolchainError) as caught:
+        stalled_uv.run(["pip", "install", "--offline", "six"], timeout=7.0)
+    assert caught.value.exit_code == 3
+    assert caught.value.message == "alpha: `uv pip install` did not finish within 7 s"
+    assert "proxy" in caught.value.hint
+
+
+def test_our_folder_is_none_of_gits_and_ends_uvs_search(tmp_path: Path) -> None:
+    folder = own_folder(tmp_path)
+    assert folder == tmp_path / ".saf"
+    assert {path.name for path in folder.iterdir()} == set(OWN_FILES)
+    assert (folder / ".gitignore").read_text() == "*\n"
+    (folder / ".gitignore").write_text("*\n!runs\n")
+    folder.chmod(0o500)
+    assert own_folder(tmp_path) == folder  # what is there needs no writing
+    assert (folder / ".gitignore").read_text() == "*\n!runs\n"
+    folder.chmod(0o700)
+
+
+def test_our_folder_that_cannot_be_made_is_a_clear_error(stalled_uv: Uv) -> None:
+    (stalled_uv.home / ".saf").write_text("")
+    with pytest.raises(ToolchainError, match=r"cannot write in .*: File exists"):
+        stalled_uv.run(["venv"])
+
+
+def test_bootstrap_makes_the_same_folder() -> None:
+    assert bootstrap.OWN_FILES == OWN_FILES

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
 
 from saf_env.cli.context import Context
 from saf_env.cli.output import Progress, print_json, print_table
@@ -12,8 +11,8 @@ from saf_env.cluster import state as states
 from saf_env.cluster.gate import findings, gather
 from saf_env.errors import PreflightError
 from saf_env.plan.model import NodePlan
-from saf_env.preflight.base import Finding, to_json
-from saf_env.preflight.registry import IDS
+from saf_env.preflight.base import Finding, together
+from saf_env.preflight.registry import IDS, may_join, stopping, to_json
 
 _ORDER = {"fail": 0, "warn": 1, "skip": 2, "ok": 3}
 
@@ -32,12 +31,11 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
             for line in fix(context, nodes, found, progress):
                 progress.notice(line)
             found = _judged(context, arguments, nodes)
-    ok = not any(finding.level == "fail" for finding in found)
     if arguments.json:
         print_json(to_json(found))
     else:
         _show(found)
-    return 0 if ok else PreflightError.exit_code
+    return 0 if may_join(found) else PreflightError.exit_code
 
 
 def _judged(
@@ -46,7 +44,9 @@ def _judged(
     state = states.read(context.home, context.plan.name)
     found = context.runtime().find(state.recorded)
     running = {node.node for node in found if node.whole("worker")}
-    facts = gather(context.plan, nodes, context.transport, context.uv, deep=arguments.deep)
+    facts = gather(
+        context.plan, nodes, context.transport, context.uv, context.engine, deep=arguments.deep
+    )
     return findings(
         context.plan,
         facts,
@@ -69,16 +69,11 @@ def _show(found: Sequence[Finding]) -> None:
     for finding, names in groups:
         if finding.hint:
             print(f"{finding.id} on {names}: {finding.hint}")
+    for finding, names in together([f for f in stopping(found) if f.level == "skip"]):
+        without = f"--ignore {finding.id} does without"
+        print(f"{finding.id} on {names}: what cannot be judged stops a join; {without}")
     count = {level: sum(f.level == level for f in found) for level in _ORDER}
     words = [f"{n} {level}" for level, n in count.items() if n]
-    verdict = "may not join" if count["fail"] else "may join"
+    verdict = "may join" if may_join(found) else "may not join"
     names = ", ".join(dict.fromkeys(f.node for f in found))
     print(f"{names}: {verdict} ({', '.join(words)})")
-
-
-def together(found: Sequence[Finding]) -> list[tuple[Finding, str]]:
-    """Findings that differ in the node only, as one with the names of all their nodes."""
-    groups: dict[Finding, list[str]] = {}
-    for finding in found:
-        groups.setdefault(replace(finding, node=""), []).append(finding.node)
-    return [(finding, ", ".join(names)) for finding, names in groups.items()]

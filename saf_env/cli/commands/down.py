@@ -30,7 +30,10 @@ def _stop(context: Context, cluster: str, names: list[str]) -> list[str]:
     with states.held(context.home, cluster, "saf-env down"), Progress() as progress:
         progress.step(f"stopping {', '.join(names) or f'cluster {cluster}'}")
         state = states.read(context.home, cluster)
-        stopped = context.runtime(cluster).stop(names, state.recorded)
+        runtime = context.runtime(cluster)
+        stopped = runtime.stop(names, state.recorded)
+        if not names:
+            runtime.native.names(())
         states.write(context.home, cluster, state.without(names or state.nodes))
     if stopped:
         print(f"stopped: {', '.join(stopped)}")

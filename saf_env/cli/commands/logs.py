@@ -1,14 +1,15 @@
-"""``saf-env logs``: what the nodes wrote, each line with its node and file."""
+"""``saf-env logs``: what the nodes wrote, each line with its node and file. Needs no lock."""
 
 from __future__ import annotations
 
 import argparse
 import re
 import time
-from pathlib import Path
 
 from saf_env.cli.context import Context
 from saf_env.cli.output import printable
+from saf_env.cluster.runtimes import LogText
+from saf_env.plan.build import temp_dirs
 
 _LIMIT = 1_000_000
 """Bytes of one file that are read at once: its last ones."""
@@ -21,28 +22,25 @@ _CHATTER = re.compile(r"\s(INFO|SUCC) (scripts|cli_output_helpers|usage_lib)\.py
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """Print the last lines of every log, and with ``--follow`` what comes after them."""
-    nodes = context.nodes(arguments.nodes)
+    folders = temp_dirs(context.spec, context.home)
+    context.refuse_unknown(arguments.nodes, list(folders), "node")
+    nodes = {name: f for name, f in folders.items() if name in (arguments.nodes or folders)}
     runtime = context.runtime()
-    folders = {str(node.temp_dir): node.name for node in nodes}
-    texts, offsets = runtime.logs(nodes, {}, _LIMIT)
-    for path, text in texts.items():
+    texts, read = runtime.logs(nodes, {}, _LIMIT)
+    for log in texts:
         last = max(0, arguments.lines)
-        _show(path, text.splitlines()[-last:] if last else [], folders)
+        _show(log, log.text.splitlines()[-last:] if last else [])
     if not texts:
         print("no logs yet: nothing was started")
     while arguments.follow:
         time.sleep(_POLL_SECONDS)
-        texts, offsets = runtime.logs(nodes, offsets, _LIMIT)
-        for path, text in texts.items():
-            _show(path, text.splitlines(), folders)
+        texts, read = runtime.logs(nodes, read, _LIMIT)
+        for log in texts:
+            _show(log, log.text.splitlines())
     return 0
 
 
-def _show(path: str, lines: list[str], folders: dict[str, str]) -> None:
-    file = Path(path)
-    node = next(
-        (name for folder, name in folders.items() if path.startswith(folder + "/")), file.stem
-    )
+def _show(log: LogText, lines: list[str]) -> None:
     for line in lines:
         if not _CHATTER.search(line):
-            print(f"{node} {file.name}: {printable(line)}", flush=True)
+            print(f"{log.node} {log.file}: {printable(line)}", flush=True)

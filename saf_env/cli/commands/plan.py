@@ -63,7 +63,7 @@ def node_json(node: NodePlan) -> dict[str, Any]:
         "role": node.role,
         "platform": node.platform,
         "groups": list(node.groups),
-        "advertise": node.address,
+        "advertise": node.advertise,
         "ports": vars(node.ports),
         "cpus": node.cpus,
         "gpus": node.gpus,

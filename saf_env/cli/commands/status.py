@@ -7,18 +7,26 @@ import argparse
 from saf_env.cli.context import Context
 from saf_env.cli.look import look
 from saf_env.cli.output import print_json, print_table
+from saf_env.cluster import state as states
 from saf_env.cluster.status import NodeStatus, as_json
+from saf_env.errors import LockError
 from saf_env.plan.build import token_path
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """Print the status; what it is does not change the exit code."""
-    context.refuse_unsupported(context.plan.nodes)
+    try:
+        plan = context.plan
+    except LockError as error:
+        raise LockError(f"{error.message}. {_running(context)}", hint=error.hint) from error
+    context.refuse_unsupported(plan.nodes)
     seen = look(context)
     if arguments.json:
         print_json(as_json(context.plan, seen.nodes))
         return 0
     show(context, seen.nodes)
+    for name in seen.leftovers:
+        print(f"{name} runs from an earlier plan, and is no node of the cluster file any more")
     for node in seen.strangers:
         where = f"{node.address}:{node.port}"
         print(f"not ours: a Ray node at {where} joined around saf-env (Ray's id {node.id[:12]})")
@@ -28,6 +36,16 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     if reasons := context.stale():
         print(f"the lock is stale: {'; '.join(reasons)}. What runs is judged by the lock in place")
     return 0
+
+
+def _running(context: Context) -> str:
+    """What runs of a cluster whose plan cannot be made."""
+    home, name = context.home, context.spec.name
+    found = context.runtime().find(states.read(home, name).recorded)
+    nodes = ", ".join(dict.fromkeys(f.node for f in found))
+    if not nodes:
+        return f"Nothing of cluster {name} runs"
+    return f"Of cluster {name} there run: {nodes}; `saf-env logs` and `saf-env down` work"
 
 
 def show(context: Context, nodes: list[NodeStatus]) -> None:

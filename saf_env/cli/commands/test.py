@@ -13,6 +13,8 @@ from saf_env.cli.look import Look, look
 from saf_env.cli.output import Progress, print_json
 from saf_env.cluster import state as states
 from saf_env.errors import BringUpError, UsageError, WorkloadError
+from saf_env.plan.model import NodePlan
+from saf_env.provision.folders import write_atomically
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
@@ -86,12 +88,12 @@ def _write_live(context: Context, seen: Look) -> Path:
         "schema": 1,
         "cluster": plan.name,
         "address": plan.address,
-        "node_ip": plan.head.address,
+        "node_ip": _driver_node(context).advertise,
         "head": plan.head.name,
         "nodes": nodes,
     }
     path = states.folder(context.home, plan.name) / "live.json"
-    states.write_atomically(path, json.dumps(value, indent=2))
+    write_atomically(path, json.dumps(value, indent=2))
     return path
 
 
@@ -100,4 +102,20 @@ def _variables(context: Context) -> dict[str, str]:
     names = ("COLUMNS", "HOME", "LANG", "LC_ALL", "NO_COLOR", "TERM", "TZ", "USER")
     inherited = {k: v for k in names if (v := os.environ.get(k)) is not None}
     path = f"{context.plan.driver.path / 'bin'}:/usr/bin:/bin"
-    return {**inherited, "PATH": path, **context.plan.head.variables}
+    return {**inherited, "PATH": path, **_driver_node(context).variables}
+
+
+def _driver_node(context: Context) -> NodePlan:
+    """The node of this machine that the suite's driver attaches to.
+
+    Raises:
+        UsageError: there is none: Ray's drivers need a native node beside them.
+    """
+    node = context.plan.driver_node
+    if node is None:
+        raise UsageError(
+            "the suite runs beside a native node, and this cluster has containers only",
+            hint="add a native node of this machine to the cluster file; a driver of your own can "
+            "run in a container: `docker exec`",
+        )
+    return node

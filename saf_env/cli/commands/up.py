@@ -14,6 +14,8 @@ from saf_env.cluster import state as states
 from saf_env.cluster.status import NodeStatus, as_attested, as_json
 from saf_env.errors import BringUpError
 from saf_env.plan.model import NodePlan
+from saf_env.plan.names import host_names, hosts_lines
+from saf_env.preflight.registry import IDS
 
 if TYPE_CHECKING:
     from saf_env.cluster.lifecycle import UpResult
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """Bring the cluster up and print its status; what is up already is left alone."""
     began = time.monotonic()
+    context.refuse_unknown(arguments.ignore, IDS, "check")
     with Progress() as progress:
         _lock_if_needed(context, progress)
         context.fresh_lock()
@@ -58,15 +61,18 @@ def _up(
     from saf_env.cli.look import look
 
     plan = context.plan
+    context.refuse_unknown(arguments.nodes, [node.name for node in plan.nodes], "node")
+    wanted = arguments.nodes or [node.name for node in plan.nodes]
+    make_token(context)
     # What looks ready needs no second look; where nothing was started there is nothing to see.
-    if states.read(context.home, plan.name).nodes and (seen := look(context)).ready:
+    if states.read(context.home, plan.name).nodes and (seen := look(context)).ready(wanted):
         return seen.nodes, ()
     result = _bring_up(context, arguments, progress)
     if len(result.attested) == len(plan.nodes):
         return [as_attested(node) for node in plan.nodes], result.started
     seen = look(context)
-    if not seen.ready:
-        found = [f"{s.node.name} is {s.state}" for s in seen.nodes if s.state != "ready"]
+    if not seen.ready(wanted):
+        found = [f"{s.node.name} is {s.state}" for s in seen.nodes if s.node.name in wanted]
         raise BringUpError(
             f"cluster {plan.name} is up, and is not what was planned: {', '.join(found)}",
             hint="run `saf-env down`, then `saf-env check --deep --fix`, then `saf-env up`",
@@ -79,12 +85,11 @@ def _bring_up(context: Context, arguments: argparse.Namespace, progress: Progres
 
     plan = context.plan
     _provision(context, progress)
-    make_token(context)
     lifecycle = Lifecycle(plan, context.runtime(), context.gcs, progress.step)
 
     def gate(nodes: Sequence[NodePlan]) -> None:
-        from saf_env.cli.commands.check import together
         from saf_env.cluster.gate import findings, gather, refuse_failed
+        from saf_env.preflight.base import together
 
         for node in nodes:
             if node.fallback_reason:
@@ -93,21 +98,31 @@ def _bring_up(context: Context, arguments: argparse.Namespace, progress: Progres
                     f"{node.fallback_reason}"
                 )
         progress.step("checking every node before it starts")
-        facts = gather(plan, nodes, context.transport, context.uv)
+        facts = gather(plan, nodes, context.transport, context.uv, context.engine)
         found = findings(plan, facts, context.stale(), ignore=arguments.ignore)
         refuse_failed(found)
         for finding, names in together([f for f in found if f.level == "warn"]):
             progress.notice(f"warning: {names}: {finding.id}: {finding.summary}")
 
-    return lifecycle.up(gate)
+    return lifecycle.up(gate, arguments.nodes)
 
 
 def _provision(context: Context, progress: Progress) -> None:
-    """Make the environments of the nodes and of the driver, as far as they are missing."""
+    """Make environments and images of the nodes, and the driver's, as far as they are missing."""
     from saf_env.provision.environments import ensure_environment, ready
 
-    wanted = [*(node.environment for node in context.plan.nodes), context.plan.driver]
-    for environment in {e.key: e for e in wanted}.values():
+    plan = context.plan
+    native = [node.environment for node in plan.nodes if node.kind == "native"]
+    for environment in {e.key: e for e in [*native, plan.driver]}.values():
         if not ready(environment):
             refuse_in_use(context, environment)
         ensure_environment(environment, context.uv, progress.step)
+    for image in {n.image.key: n.image for n in plan.containers if n.image}.values():
+        from saf_env.provision.images import ensure_image
+
+        ensure_image(image, plan.name, context.uv, context.engine, progress.step)
+    names = hosts_lines(host_names(plan), plan.folder.name)
+    if names and context.runtime().native.names(names):
+        progress.notice(
+            f"wrote the names of cluster {plan.name} to /etc/hosts; `saf-env down` removes them"
+        )

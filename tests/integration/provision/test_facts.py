@@ -29,6 +29,8 @@ def plan(workshop: Any, tmp_path: Path) -> ClusterPlan:
         platform=here.name,
         groups=(),
         address=here.loopback,
+        advertise=here.loopback,
+        network="host",
         ports=Ports(23004, 23005, 23006, 23007, 23008, 23009, 23012, 23014, gcs=23000),
         cpus=1,
         gpus=None,
@@ -38,10 +40,12 @@ def plan(workshop: Any, tmp_path: Path) -> ClusterPlan:
         labels={},
         variables={},
         environment=environment,
+        image=None,
         fingerprint="",
         temp_dir=tmp_path / "saf-1" / "0",
     )
-    return ClusterPlan("local", workshop.home, "x:1", "", (node,), environment)
+    folder = tmp_path / "saf-1"
+    return ClusterPlan("local", workshop.home, folder, "x:1", "", (node,), environment)
 
 
 def look(plan: ClusterPlan, workshop: Any) -> dict[str, Any]:

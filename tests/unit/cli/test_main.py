@@ -93,7 +93,7 @@ def test_a_wrong_cluster_file_is_2_in_every_command(
     assert "cluster.name" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["check", "plan", "status", "logs"])
+@pytest.mark.parametrize("command", ["check", "plan"])
 def test_a_missing_lock_is_3_with_a_remedy(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,7 +23,7 @@ def test_all_that_decides_how_a_node_runs_is_in_the_digest(plan: ClusterPlan) ->
         replace(node, resources={}),
         replace(node, labels={}),
         replace(node, variables={}),
-        replace(node, address="127.0.0.3"),
+        replace(node, advertise="127.0.0.3"),
         replace(node, ports=replace(node.ports, max_worker=9999)),
         replace(node, fingerprint="0" * 64),
         replace(node, environment=plan.head.environment),

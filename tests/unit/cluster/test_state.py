@@ -17,9 +17,9 @@ from saf_env.cluster.state import (
     held,
     read,
     write,
-    write_atomically,
 )
 from saf_env.errors import BusyError, UsageError
+from saf_env.provision.folders import write_atomically
 from saf_env.runtimes.base import Started
 
 HEAD = Started("head", "abc.1", 100, "2000")

@@ -1,11 +1,15 @@
-"""The token: made once, private, never replaced."""
+"""The token: made once, private, mended only where that harms nobody."""
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
-from saf_env.cluster.token import ensure_token
+import pytest
+
+from saf_env.cluster.token import ensure_token, mend_token
+from saf_env.errors import UsageError
 from saf_env.plan.build import token_path
 
 
@@ -27,3 +31,106 @@ def test_two_clusters_have_two_tokens(tmp_path: Path) -> None:
     ensure_token(tmp_path, "two")
 
     assert token_path(tmp_path, "one").read_text() != token_path(tmp_path, "two").read_text()
+
+
+@pytest.fixture
+def token(tmp_path: Path) -> Path:
+    """A token as it should be."""
+    ensure_token(tmp_path, "local")
+    return token_path(tmp_path, "local")
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.lstat().st_mode)
+
+
+def mend(home: Path, *, running: bool = False) -> str:
+    return "\n".join(mend_token(home, "local", running=running))
+
+
+def test_a_token_in_order_is_left_alone_without_a_word(tmp_path: Path, token: Path) -> None:
+    text = token.read_text()
+
+    assert mend(tmp_path) == ""
+
+    assert (token.read_text(), mode(token)) == (text, 0o600)
+
+
+@pytest.mark.parametrize("wrong", [0o644, 0o640, 0o700])
+def test_a_token_that_others_can_read_is_closed(tmp_path: Path, token: Path, wrong: int) -> None:
+    text = token.read_text()
+    token.chmod(wrong)
+
+    assert mend(tmp_path, running=True) == (
+        f"made the token readable by you only: its mode was {wrong:04o}"
+    )
+
+    assert (token.read_text(), mode(token)) == (text, 0o600)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("", "it is empty"), ("a" * 64 + "\n", "newline"), ("abc", "shorter than")]
+)
+def test_a_useless_token_is_replaced_while_nothing_runs(
+    tmp_path: Path, token: Path, text: str, told: str
+) -> None:
+    token.write_text(text)
+
+    left = mend(tmp_path, running=True)
+    assert token.read_text() == text
+    assert told in left
+    assert "`saf-env down`" in left
+
+    assert told in mend(tmp_path)
+    assert len(bytes.fromhex(token.read_text())) == 32
+    assert mode(token) == 0o600
+    assert mend(tmp_path) == ""
+
+
+def test_a_link_and_its_target_are_left_alone(tmp_path: Path, token: Path) -> None:
+    target = tmp_path / "target"
+    token.rename(target)
+    target.chmod(0o644)
+    token.symlink_to(target)
+
+    assert "no plain file" in mend(tmp_path)
+
+    assert (token.is_symlink(), mode(target)) == (True, 0o644)
+
+
+def test_a_folder_in_its_place_is_left_alone(tmp_path: Path, token: Path) -> None:
+    token.unlink()
+    token.mkdir(mode=0o755)
+
+    assert "no plain file" in mend(tmp_path)
+
+    assert mode(token) == 0o755
+
+
+def test_somebody_elses_token_is_left_alone(
+    tmp_path: Path, token: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token.chmod(0o644)
+    owner = os.getuid()
+    monkeypatch.setattr(os, "getuid", lambda: owner + 1)
+
+    told = mend(tmp_path)
+
+    assert f"it belongs to user {owner}" in told
+    assert "remove it, then run `saf-env check --fix`" in told
+    assert mode(token) == 0o644
+
+
+def test_a_mode_that_cannot_be_changed_is_told(
+    tmp_path: Path, token: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    token.chmod(0o644)
+    monkeypatch.setattr(Path, "chmod", refuse)
+
+    assert "Operation not permitted" in mend(tmp_path)
+    token.unlink()
+    with pytest.raises(UsageError, match="cannot make the token"):
+        ensure_token(tmp_path, "local")

@@ -87,5 +87,5 @@ def _locked(
         ]
         for environment in platforms
     }
-    unsealed = assemble(spec, choice(platforms["driver"], version), pins)
+    unsealed = assemble(spec, choice(platforms["driver"], version), pins, "")
     return render(unsealed, inputs(spec))

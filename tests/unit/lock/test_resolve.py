@@ -7,10 +7,11 @@ import pytest
 from saf_env.errors import LockError
 from saf_env.lock import toml
 from saf_env.lock.packages import Pin
-from saf_env.lock.resolve import check, explanation, instant, preferences, project
+from saf_env.lock.resolve import check, explanation, instant, preferences, project, resolve
 from saf_env.platforms import PLATFORMS
 from saf_env.spec.model import ClusterSpec
 from saf_env.transports.base import CommandResult
+from saf_env.uv import Uv
 
 A = "sha256:" + "a" * 64
 
@@ -96,3 +97,8 @@ def test_uvs_words_are_shown_without_the_one_that_misleads() -> None:
     assert explanation(result) == (
         "    error: No solution\n      cause: Because x\n\n    hint: Wheels are required"
     )
+
+
+def test_a_stalled_resolution_is_told_as_one(studio: ClusterSpec, stalled_uv: Uv) -> None:
+    with pytest.raises(LockError, match="lockfiles/ is as it was"):
+        resolve(studio, "3.13.7", stalled_uv, keep={}, upgrade_packages=(), notify=lambda _: None)

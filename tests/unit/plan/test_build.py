@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from saf_env.lock.model import Lock
-from saf_env.plan.build import build, temp_dir
+from saf_env.plan.build import build, temp_dir, temp_dirs
 from saf_env.plan.model import ClusterPlan
 from saf_env.platforms import PLATFORMS
 from saf_env.spec.model import ClusterSpec
@@ -40,13 +40,24 @@ def test_no_two_ports_of_a_cluster_are_the_same(plan: ClusterPlan) -> None:
 def test_a_container_falls_back_and_says_why(plan: ClusterPlan) -> None:
     linux = plan.node("linux")
     assert linux.kind == "native"
-    assert "does not run containers" in linux.fallback_reason
+    assert "no Docker engine answers" in linux.fallback_reason
     assert linux.labels["saf-kind"] == "native"
     assert plan.head.fallback_reason == ""
 
 
+def with_base(lock: Lock) -> Lock:
+    linux = replace(lock.toolchains["linux"], base_image="debian@sha256:" + "d" * 64)
+    return replace(lock, toolchains={**lock.toolchains, "linux": linux})
+
+
+def test_without_a_base_image_a_container_falls_back_too(spec: ClusterSpec, lock: Lock) -> None:
+    linux = build(spec, lock, HOME, container_engine=True).node("linux")
+    assert linux.kind == "native"
+    assert "no base image" in linux.fallback_reason
+
+
 def test_with_an_engine_a_container_stays_one(spec: ClusterSpec, lock: Lock) -> None:
-    plan = build(spec, lock, HOME, container_engine=True)
+    plan = build(spec, with_base(lock), HOME, container_engine=True)
     assert plan.node("linux").kind == "container"
     assert plan.node("linux").fallback_reason == ""
 
@@ -112,6 +123,10 @@ def test_nodes_with_one_environment_share_its_folder(spec: ClusterSpec, lock: Lo
     plan = build(spec, shared, HOME, container_engine=False)
     assert plan.head.environment.path == plan.nodes[1].environment.path
     assert plan.head.temp_dir != plan.nodes[1].temp_dir
+
+
+def test_logs_are_found_without_a_lock(spec: ClusterSpec, plan: ClusterPlan) -> None:
+    assert temp_dirs(spec, HOME) == {node.name: node.temp_dir for node in plan.nodes}
 
 
 @pytest.mark.parametrize("home", ["/p", "/" + "a" * 200, "/tmp/a b é/ü"])

@@ -16,6 +16,7 @@ def test_the_catalogue() -> None:
         "uv-version",
         "lock-fresh",
         "platform",
+        "worker-ports",
         "memory",
         "disk",
         "shm",
@@ -23,9 +24,16 @@ def test_the_catalogue() -> None:
         "temp-dir",
         "stale-ray",
         "environment-variables",
+        "advertised-name",
         "ports-free",
         "ports-disjoint",
         "token",
+        "docker-engine",
+        "docker-rights",
+        "docker-compose",
+        "docker-vm",
+        "image-present",
+        "container-user",
     )
     for check in CHECKS:
         assert check.title

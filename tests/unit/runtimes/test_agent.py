@@ -18,7 +18,7 @@ def process(pid: int, session: int, command: str = "x", mark: str = "") -> dict[
     return {"pid": pid, "session": session, "started": "1", "command": command, "mark": mark}
 
 
-def found(everything: list[dict[str, Any]], *sessions: tuple[int, str, str]) -> dict[int, str]:
+def found(everything: list[dict[str, Any]], *sessions: tuple[int, str, str, str]) -> dict[int, str]:
     return {p["pid"]: f"{p['node']}/{p['role']}" for p in ours(everything, "saf-1", sessions)}
 
 
@@ -73,8 +73,18 @@ def test_recorded_sessions_find_workers_and_nothing_else() -> None:
         process(20, 20, "/usr/bin/somebody"),
     ]
 
-    recorded = ((10, "linux", "run"), (20, "head", "run"))
+    recorded = ((10, "linux", "run", "5"), (20, "head", "run", "5"))
     assert found(everything, *recorded) == {12: "linux/other"}
+
+
+def test_a_recorded_leader_is_ours_whatever_its_mark_says() -> None:
+    # A project that was moved has another id; number and start time still name one process.
+    leader, raylet = process(10, 10, "/e/python -m ray"), process(11, 10, "/e/raylet")
+    recorded = (10, "linux", "run", leader["started"])
+    assert found([leader, raylet], recorded) == {10: "linux/leader", 11: "linux/raylet"}
+
+    reused = {**process(10, 10, "/e/python -m ray"), "started": "another"}
+    assert found([reused, process(11, 10, "/e/raylet")], recorded) == {}
 
 
 def test_macos_lists_variables_behind_the_command() -> None:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from saf_env.plan.command import ray_start
 from saf_env.plan.model import ClusterPlan
 from saf_env.runtimes.base import Died, Found, Started, by_node
-from saf_env.runtimes.native import found_nodes, ray_start, waited
+from saf_env.runtimes.native import found_nodes, waited
 
 
 def option(argv: list[str], name: str) -> str:

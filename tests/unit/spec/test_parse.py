@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -9,8 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import saf_env
 from saf_env.errors import ClusterFileError
+from saf_env.plan.model import ClusterPlan
+from saf_env.spec.model import DEFAULT_PORTS_PER_NODE
 from saf_env.spec.parse import MAX_BYTES, parse, read, size_in_bytes
+from saf_env.spec.rules import MOST_PORTS, NODE_PORTS
 
 GOOD = """
 [cluster]
@@ -105,6 +110,9 @@ def test_all_mistakes_are_told_at_once() -> None:
         ("cpus = 4", "cpus = nan", "a whole number from 1"),
         ("cpus = 4", "cpus = true", "a whole number from 1"),
         ('memory = "1.5GiB"', 'memory = "lots"', "a size such as"),
+        ("cpus = 4", "cpus = 85", "nodes[1].cpus: found 85, and a node has 88 ports"),
+        ("cpus = 4", "cpus = 400", "set cluster.ports_per_node to 416 or more"),
+        ("cpus = 4", "cpus = 1985", "a node can have 1984 at most"),
         ("cpus = 4", "resources = { saf_x = 1 }", "a resource name"),
         ("cpus = 4", "resources = { tape = inf }", "a number above 0"),
         ("cpus = 4", "resources = { tape = nan }", "a number above 0"),
@@ -151,7 +159,6 @@ def test_unsafe_names_are_refused_everywhere(name: str) -> None:
 
 @given(st.text(max_size=70))
 def test_no_name_gets_through_that_is_not_safe(name: str) -> None:
-    import json
     import re
 
     text = GOOD.replace('"two"', json.dumps(name))
@@ -215,6 +222,20 @@ def test_a_byte_order_mark_and_windows_line_ends_do_no_harm(tmp_path: Path) -> N
     file = tmp_path / "cluster.toml"
     file.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
     assert parse(read(file)) == parse(GOOD)
+
+
+def test_cpus_that_the_ports_just_suffice_for() -> None:
+    assert parse(GOOD.replace("cpus = 4", "cpus = 84")).nodes[1].cpus == 84
+    larger = GOOD.replace('name = "studio"', 'name = "studio"\nports_per_node = 2000')
+    assert parse(larger.replace("cpus = 4", "cpus = 1984")).nodes[1].cpus == 1984
+
+
+def test_the_numbers_of_ports_are_those_of_plan_and_schema(plan: ClusterPlan) -> None:
+    ports = plan.head.ports
+    assert ports.max_worker - ports.min_worker + 1 == DEFAULT_PORTS_PER_NODE - NODE_PORTS
+    path = Path(saf_env.__file__).parent / "schemas" / "cluster.json"
+    cluster = json.loads(path.read_text(encoding="utf-8"))["properties"]["cluster"]
+    assert cluster["properties"]["ports_per_node"]["maximum"] == MOST_PORTS
 
 
 def test_sizes() -> None:

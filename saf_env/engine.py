@@ -1,0 +1,239 @@
+"""The Docker engine of one host: its command line to act, its SDK to look.
+
+Nothing here is imported, and no process is started, for a cluster without containers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from saf_env.errors import BringUpError, SafEnvError
+from saf_env.transports.base import CommandResult, Transport
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+# What decides which engine is meant and how it is reached.
+_PASSED = (
+    "HOME",
+    "PATH",
+    "LANG",
+    "USER",
+    "TMPDIR",
+    "XDG_RUNTIME_DIR",
+    "SSH_AUTH_SOCK",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "ALL_PROXY",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "all_proxy",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+)
+_SECONDS = 15.0
+"""What a look may take; a healthy engine answers in 0.05 s."""
+
+NO_CLIENT = "there is no docker command on this machine"
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class Engine:
+    """The engine that the docker command line of a host talks to (its context, ``DOCKER_HOST``).
+
+    Attributes:
+        transport: the host.
+        environ: the variables of the user's shell there.
+    """
+
+    transport: Transport
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+
+    def variables(self) -> dict[str, str]:
+        """The environment of every docker command."""
+        passed = {k: v for k in _PASSED if (v := self.environ.get(k)) is not None}
+        docker = {k: v for k, v in self.environ.items() if k.startswith("DOCKER_")}
+        return {"PATH": os.defpath, **passed, **docker}
+
+    def run(
+        self,
+        *arguments: str,
+        timeout: float = _SECONDS,
+        stdin: str = "",
+        cwd: str | None = None,
+    ) -> CommandResult:
+        """Run ``docker ARGUMENTS``.
+
+        Args:
+            arguments: as on its command line; never a secret.
+            timeout: seconds, see :class:`saf_env.transports.base.Transport`.
+            stdin: what it reads.
+            cwd: the folder it runs in.
+        """
+        return self.transport.run(
+            ["docker", *arguments], env=self.variables(), timeout=timeout, stdin=stdin, cwd=cwd
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What the checks want to know of the engine.
+
+        Returns:
+            ``client``: version of the command line, empty without one; ``compose`` and ``buildx``:
+            versions of the plugins, empty without them; ``compose_alone``: of a ``docker-compose``
+            that is no plugin, looked for only without one; ``error``: why the engine does not
+            answer, empty when it does; then also ``engine`` (its version), ``os`` (its name for the
+            system it runs on), ``kernel``, ``architecture``, ``cpus``, ``memory`` (bytes) and
+            ``security`` (names of its security options, ``rootless`` among them).
+        """
+        if not self._has("docker"):
+            nothing = dict.fromkeys(("client", "compose", "buildx", "compose_alone"), "")
+            return {**nothing, "error": NO_CLIENT}
+        found = read_info(self._look("info", "--format", "{{json .}}"))
+        alone = ""
+        if not found["compose"] and self._has("docker-compose"):
+            version = self._look_with("docker-compose", "version", "--short")
+            alone = version.stdout.strip() if version.ok else "unknown"
+        return {**found, "compose_alone": alone}
+
+    def images(self, references: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """What the engine has under each of ``references``, those left out that it has not.
+
+        Returns:
+            By reference ``id`` (``sha256:<digest>``), ``os`` and ``architecture`` as Docker calls
+            them, and ``labels``.
+        """
+        if not references or not self._has("docker"):
+            return {}
+        seen = self._look("image", "inspect", "--format", "{{json .}}", *references)
+        return read_images(seen.stdout, references)
+
+    def answers(self) -> bool:
+        """Whether there is an engine, and it lets this user in."""
+        if not self._has("docker"):
+            return False
+        version = self._look("version", "--format", "{{.Server.Version}}")
+        return version.ok and bool(version.stdout.strip())
+
+    def image_id(self, reference: str) -> str:
+        """``sha256:<digest>`` of an image that the engine has, or nothing."""
+        found = self._look("image", "inspect", "--format", "{{.Id}}", reference)
+        return found.stdout.strip() if found.ok else ""
+
+    def registry_digest(self, reference: str) -> str:
+        """``sha256:<digest>`` of an image in its registry, for all its platforms, or nothing."""
+        found = self._look(
+            "buildx", "imagetools", "inspect", "--format", "{{.Manifest.Digest}}", reference
+        )
+        digest = found.stdout.strip()
+        return digest if found.ok and _DIGEST.fullmatch(digest) else ""
+
+    def _has(self, command: str) -> bool:
+        return shutil.which(command, path=self.variables()["PATH"]) is not None
+
+    def _look(self, *arguments: str) -> CommandResult:
+        """As :meth:`run`; an engine that hangs, or no docker at all, is a failure like others."""
+        return self._look_with("docker", *arguments)
+
+    def _look_with(self, *argv: str) -> CommandResult:
+        try:
+            return self.transport.run(argv, env=self.variables(), timeout=_SECONDS)
+        except SafEnvError as error:
+            return CommandResult(argv, self.transport.host, 1, "", error.message, 0.0)
+
+    @cached_property
+    def client(self) -> DockerClient:
+        """The SDK's client, for the very engine that the command line means.
+
+        Raises:
+            BringUpError: it does not answer.
+        """
+        import docker
+        from docker.errors import DockerException
+
+        environ = self.variables()
+        if "DOCKER_HOST" not in environ:
+            # The SDK knows nothing of contexts; Docker Desktop and OrbStack are reached by one.
+            host = self._look("context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
+            if host.ok and host.stdout.strip():
+                environ["DOCKER_HOST"] = host.stdout.strip()
+        try:
+            return docker.from_env(environment=environ, timeout=int(_SECONDS))
+        except DockerException as error:
+            raise BringUpError(
+                f"{self.transport.host}: the Docker engine does not answer: {error}",
+                hint="start it (Docker Desktop, or `make engine` on Debian), then try again",
+            ) from error
+
+
+def unwell(result: CommandResult, what: str, node: str = "") -> BringUpError:
+    """The error for a docker command that failed."""
+    return BringUpError(
+        f"{result.host}: {what}:\n{result.tail(8)}",
+        hint="`docker info` shows whether the engine is well; `saf-env check` looks at it too",
+        node=node,
+    )
+
+
+def read_info(info: CommandResult) -> dict[str, Any]:
+    """Most of :meth:`Engine.facts`, from what ``docker info`` printed as JSON."""
+    try:
+        seen = json.loads(info.stdout)
+    except ValueError:
+        seen = {}
+    client = seen.get("ClientInfo") or {}
+    plugins = {p["Name"]: p.get("Version", "").lstrip("v") for p in client.get("Plugins") or ()}
+    said = seen.get("ServerErrors") or ([] if info.ok else info.stderr.strip().splitlines()[-3:])
+    found = {
+        "client": client.get("Version", ""),
+        "compose": plugins.get("compose", ""),
+        "buildx": plugins.get("buildx", ""),
+        "error": "; ".join(said) or ("" if seen.get("ServerVersion") else "it says nothing"),
+    }
+    if found["error"]:
+        return found
+    options = [dict(_pairs(option)) for option in seen.get("SecurityOptions") or ()]
+    return {
+        **found,
+        "engine": seen["ServerVersion"],
+        "os": seen["OperatingSystem"],
+        "kernel": seen["KernelVersion"],
+        "architecture": seen["Architecture"],
+        "cpus": seen["NCPU"],
+        "memory": seen["MemTotal"],
+        "security": [option["name"] for option in options if "name" in option],
+    }
+
+
+def _pairs(option: str) -> list[tuple[str, str]]:
+    """``name=seccomp,profile=builtin`` as pairs."""
+    parts = (part.partition("=") for part in option.split(","))
+    return [(key, value) for key, _, value in parts]
+
+
+def read_images(text: str, references: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """:meth:`Engine.images`, from the lines of JSON that ``docker image inspect`` printed."""
+    found = {}
+    for line in text.splitlines():
+        image = json.loads(line)
+        digests = [name.partition("@")[2] for name in image.get("RepoDigests") or ()]
+        names = {image["Id"], *(image.get("RepoTags") or ()), *digests}
+        for reference in references:
+            if reference in names or reference.partition("@")[2] in names:
+                found[reference] = {
+                    "id": image["Id"],
+                    "os": image["Os"],
+                    "architecture": image["Architecture"],
+                    "labels": image["Config"].get("Labels") or {},
+                }
+    return found

@@ -1,0 +1,159 @@
+"""What Docker Compose is told: one service for each container node of a host. Pure.
+
+Each service extends the template in ``compose.yaml``; what differs from node to node is here. The
+file is JSON, which YAML includes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import saf_env
+from saf_env.plan.command import IMAGE_ENVIRONMENT, ray_start
+from saf_env.plan.model import ClusterPlan, NodePlan
+from saf_env.plan.names import extra_hosts
+
+PACKAGE = Path(saf_env.__file__).parent
+TEMPLATE = PACKAGE.parent / "compose.yaml"
+
+TOOLS = Path("/run/saf-env")
+"""Where a container has saf-env's own files: the probe and what starts and asks Ray."""
+
+LABEL_CLUSTER = "saf-env.cluster"
+LABEL_NODE = "saf-env.node"
+LABEL_ROLE = "saf-env.role"
+LABEL_RUN = "saf-env.run"
+
+_SHM_ROOM = 64 * 2**20
+"""Bytes of ``/dev/shm`` beyond the object store's: Ray rounds up, and others use it too."""
+
+
+@dataclass(frozen=True)
+class Handed:
+    """What the host hands to its containers.
+
+    Attributes:
+        user: ``uid:gid`` that they run as: the owner of ``token``.
+        token: file with the cluster's token, absolute, 0400 or 0600.
+    """
+
+    user: str
+    token: Path
+
+
+def rendered(
+    plan: ClusterPlan, nodes: tuple[NodePlan, ...], runs: Mapping[str, str], handed: Handed
+) -> str:
+    """The compose file for ``nodes``.
+
+    Args:
+        plan: their cluster.
+        nodes: container nodes of one host.
+        runs: of each, the word of the start it belongs to.
+        handed: what the host hands to them.
+    """
+    bridged = any(node.network == "bridge" for node in nodes)
+    marks = {LABEL_CLUSTER: plan.folder.name}
+    value = {
+        "name": plan.folder.name,
+        "services": {node.name: _service(plan, node, runs[node.name], handed) for node in nodes},
+        "secrets": {"token": {"file": _literal(str(handed.token))}},
+        **({"networks": {"cluster": {"labels": marks}}} if bridged else {}),
+    }
+    return json.dumps(value, indent=2, sort_keys=True) + "\n"
+
+
+def _service(plan: ClusterPlan, node: NodePlan, run: str, handed: Handed) -> dict[str, Any]:
+    assert node.image is not None, f"{node.name} has no image"
+    service = {
+        "extends": {"file": _literal(str(TEMPLATE)), "service": "node"},
+        "image": node.image.tag,
+        "pull_policy": "never",
+        "user": handed.user,
+        "command": [_literal(word) for word in _command(plan, node, run)],
+        "environment": {k: _literal(v) for k, v in _variables(plan.folder.name, node).items()},
+        "labels": {
+            LABEL_CLUSTER: plan.folder.name,
+            LABEL_NODE: node.name,
+            LABEL_ROLE: node.role,
+            LABEL_RUN: run,
+        },
+        "secrets": ["token"],
+        "volumes": [
+            {
+                "type": "bind",
+                "source": _literal(str(PACKAGE)),
+                "target": str(TOOLS),
+                "read_only": True,
+            }
+        ],
+        "shm_size": (node.object_store_memory or 0) + _SHM_ROOM,
+        "extra_hosts": [f"{name}:{address}" for name, address in extra_hosts(plan, node).items()],
+        **_limits(node),
+    }
+    if node.network == "host":
+        return {**service, "network_mode": "host"}
+    return {
+        **service,
+        "networks": {"cluster": {"aliases": [node.advertise]}},
+        "ports": list(published(node)),
+    }
+
+
+def _command(plan: ClusterPlan, node: NodePlan, run: str) -> list[str]:
+    python = str(IMAGE_ENVIRONMENT / "bin" / "python")
+    wait = []
+    if node.role == "worker":
+        # What a head opens last before it registers; a worker that asks too early waits for long.
+        wait = ["--wait", plan.head.advertise, str(plan.head.ports.dashboard_agent_grpc)]
+    entry = [python, "-I", "-S", str(TOOLS / "runtimes" / "entry.py"), *wait, "--"]
+    return [*entry, *ray_start(node, plan.address, run)]
+
+
+def _variables(cluster_id: str, node: NodePlan) -> dict[str, str]:
+    return {
+        **node.variables,
+        "HOME": "/tmp",
+        "USER": "saf",
+        "PATH": f"{IMAGE_ENVIRONMENT / 'bin'}:/usr/local/bin:/usr/bin:/bin",
+        "SAF_ENV_PORT": str(node.ports.node_manager),  # for the health check
+        # A Linux host sees the processes of its containers: by this they are known as ours.
+        "SAF_ENV_CONTAINER": f"{cluster_id}/{node.name}",
+    }
+
+
+def _limits(node: NodePlan) -> dict[str, Any]:
+    limits: dict[str, Any] = {}
+    if node.cpus is not None:
+        limits["cpus"] = node.cpus
+    if node.memory is not None:
+        # The same with swap: a node that swaps is worse than one that says it is full.
+        limits |= {"mem_limit": node.memory, "memswap_limit": node.memory}
+    return limits
+
+
+def published(node: NodePlan) -> Iterator[str]:
+    """The ports of a bridged container, each published as the same number on its host's address."""
+    ports = node.ports
+    address = f"[{node.address}]" if ":" in node.address else node.address
+    ranges = [
+        (ports.node_manager, ports.metrics_export),
+        (ports.min_worker, ports.max_worker),
+    ]
+    for port in (ports.gcs, ports.ray_client_server):
+        if port is not None:
+            ranges.append((port, port))
+    for first, last in ranges:
+        block = str(first) if first == last else f"{first}-{last}"
+        yield f"{address}:{block}:{block}"
+    if ports.dashboard is not None:
+        yield f"127.0.0.1:{ports.dashboard}:{ports.dashboard}"
+
+
+def _literal(text: str) -> str:
+    """``text`` as Compose takes it without looking for variables in it."""
+    return text.replace("$", "$$")

@@ -1,0 +1,151 @@
+"""The facts of container nodes that their host does not have: of the engine, and of their images.
+
+An image is looked at from inside, by the probe run in a container of its own. Its id is a digest of
+all that is in it, so what was seen of it once is true for ever: it is kept under ``.saf/images``,
+and a node is looked at without starting a container.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from saf_env import probe
+from saf_env.engine import Engine
+from saf_env.errors import SafEnvError
+from saf_env.plan.command import IMAGE_ENVIRONMENT
+from saf_env.plan.compose import TOOLS
+from saf_env.plan.model import NodePlan
+from saf_env.provision.folders import read_json, write_atomically
+
+OF_ENVIRONMENT = ("interpreter", "environment", "packages", "isolation", "files")
+OF_IMAGE = (*OF_ENVIRONMENT, "platform")
+_PROBE = Path(probe.__file__)
+
+
+def container_facts(
+    nodes: Sequence[NodePlan], engine: Engine, home: Path, *, deep: bool = False
+) -> dict[str, dict[str, Any]]:
+    """What is to be known of ``nodes``, besides what their host tells of itself.
+
+    Args:
+        nodes: nodes of one host that are containers, or would be had they not fallen back.
+        engine: of that host.
+        home: the project folder.
+        deep: hash every file of the images, whatever is known of them.
+
+    Returns:
+        By node name ``facts`` and ``unknown`` as :func:`saf_env.probe.gather` gives them. The fact
+        ``docker`` is :meth:`saf_env.engine.Engine.facts` with ``image`` and ``base``: what the
+        engine has of the node's image and of its base, see :meth:`saf_env.engine.Engine.images`,
+        or None.
+    """
+    if not nodes:
+        return {}
+    images = {n.image.tag: n.image for n in nodes if n.kind == "container" and n.image}
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        asked = [*images, *sorted({image.base for image in images.values()})]
+        having = pool.submit(engine.images, asked)
+        docker = engine.facts()
+        known = having.result() if not docker["error"] else {}
+        looks = {
+            tag: pool.submit(_look_inside, known[tag]["id"], engine, home, deep)
+            for tag in images
+            if tag in known
+        }
+        inside = {tag: look.result() for tag, look in looks.items()}
+    found = {}
+    for node in nodes:
+        tag, base = (node.image.tag, node.image.base) if node.image else ("", "")
+        seen = {**docker, "image": known.get(tag), "base": known.get(base)}
+        facts, unknown = {"docker": seen}, {}
+        if node.kind == "container":
+            facts |= _with_engine(inside[tag]["facts"], docker) if tag in inside else {}
+            absent = docker["error"] or absence(node)
+            reasons = inside[tag]["unknown"] if tag in inside else dict.fromkeys(OF_IMAGE, absent)
+            unknown = dict(reasons)
+        found[node.name] = {"facts": facts, "unknown": unknown}
+    return found
+
+
+def absence(node: NodePlan) -> str:
+    """Why nothing is known of an image that an engine has not."""
+    return f"the engine has no image {node.image.tag}" if node.image else "it has no image"
+
+
+def joined(host: dict[str, Any], container: dict[str, Any]) -> dict[str, Any]:
+    """The facts of a node from those of its host and those of :func:`container_facts`.
+
+    What the host is, is the fact ``host``: a container's ``platform`` is another.
+    """
+    facts = {**host["facts"], **container["facts"]}
+    if "platform" in host["facts"]:
+        facts["host"] = host["facts"]["platform"]
+    for name in container["unknown"]:
+        facts.pop(name, None)
+    unknown = {**host["unknown"], **container["unknown"]}
+    left = {name: reason for name, reason in unknown.items() if name not in facts}
+    return {**host, "facts": facts, "unknown": left}
+
+
+def _with_engine(inside: dict[str, Any], docker: dict[str, Any]) -> dict[str, Any]:
+    """Facts of an image with what the engine, not the image, says of the platform."""
+    platform = {
+        **inside["platform"],
+        "system": f"{docker['os']}, {docker['kernel']}",
+        "cpus": docker["cpus"],
+    }
+    return {**inside, "platform": platform}
+
+
+def _look_inside(image: str, engine: Engine, home: Path, deep: bool) -> dict[str, Any]:
+    """``facts`` and ``unknown`` of the image with the id ``image``."""
+    file = home / ".saf" / "images" / f"facts-{image.partition(':')[2][:12]}.json"
+    mark = {"image": image, "look": _look_digest()}
+    kept = {} if deep else read_json(file)
+    if {key: kept.get(key) for key in mark} == mark and _whole(kept.get("facts")):
+        return {"facts": kept["facts"], "unknown": {}}
+    seen = _run(image, engine, deep)
+    if not seen["unknown"] and not deep:
+        # A read-only project can be looked at all the same.
+        with contextlib.suppress(SafEnvError):
+            write_atomically(file, json.dumps({**mark, "facts": seen["facts"]}))
+    return seen
+
+
+def _run(image: str, engine: Engine, deep: bool) -> dict[str, Any]:
+    """The same, by the probe in a container without a network or any right."""
+    argv = ["run", "--rm", "--interactive", "--network", "none", "--read-only", "--cap-drop", "ALL"]
+    argv += ["--volume", f"{_PROBE.parent}:{TOOLS}:ro", image]
+    argv += [str(IMAGE_ENVIRONMENT / "bin" / "python"), "-I", "-S", str(TOOLS / _PROBE.name)]
+    request = json.dumps({"only": list(OF_IMAGE), "deep": deep})
+    try:
+        result = engine.run(*argv, timeout=600.0 if deep else 60.0, stdin=request)
+        problem = "" if result.ok else result.tail(3)
+    except SafEnvError as error:
+        problem = error.message
+    if problem:
+        text = f"the probe does not run in the image {image[:19]}: {problem}"
+        return {"facts": {}, "unknown": dict.fromkeys(OF_IMAGE, text)}
+    seen = json.loads(result.stdout)
+    if "platform" in seen["facts"]:  # the rest of it is of the machine and of that container
+        of_image = ("sys_platform", "machine")
+        seen["facts"]["platform"] = {key: seen["facts"]["platform"][key] for key in of_image}
+    return {"facts": seen["facts"], "unknown": seen["unknown"]}
+
+
+def _whole(facts: object) -> bool:
+    return isinstance(facts, dict) and facts.keys() == set(OF_IMAGE)
+
+
+@cache
+def _look_digest() -> str:
+    """Of all that decides what is seen of an image, besides the image."""
+    how = json.dumps([str(IMAGE_ENVIRONMENT), OF_IMAGE]).encode()
+    return hashlib.sha256(how + _PROBE.read_bytes()).hexdigest()

@@ -1,0 +1,277 @@
+"""Container nodes: Ray in Linux containers that Docker Compose starts and stops.
+
+The engine is asked by labels, never by names: a container is ours when it carries the cluster's id.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from saf_env.engine import Engine, unwell
+from saf_env.errors import BringUpError
+from saf_env.plan.build import CONTAINER_TEMP
+from saf_env.plan.command import IMAGE_ENVIRONMENT
+from saf_env.plan.compose import (
+    LABEL_CLUSTER,
+    LABEL_NODE,
+    LABEL_ROLE,
+    LABEL_RUN,
+    TOOLS,
+    Handed,
+    rendered,
+)
+from saf_env.plan.model import ClusterPlan, NodePlan
+from saf_env.provision.folders import write_atomically
+from saf_env.runtimes.base import Died, Found, Started
+from saf_env.transports.container import ContainerTransport
+
+IMAGE_USER = 10001
+"""The user that images have for whoever must not be root."""
+
+_COMPOSE_SECONDS = 180.0
+_POLL_SECONDS = 0.3
+
+
+class ComposeRuntime:
+    """Runs the container nodes of one cluster on one host.
+
+    Args:
+        engine: of the host.
+        cluster_id: marks the containers, and names the compose project.
+        place: the cluster's folder under ``.saf`` on the host.
+    """
+
+    def __init__(self, engine: Engine, cluster_id: str, place: Path) -> None:
+        self._engine = engine
+        self._id = cluster_id
+        self._place = place
+
+    def start(
+        self,
+        plan: ClusterPlan,
+        nodes: Sequence[NodePlan],
+        runs: Mapping[str, str],
+        token: Path,
+    ) -> list[Started]:
+        """Start ``nodes``, all at once, and return when their containers run.
+
+        Args:
+            plan: their cluster.
+            nodes: which to start.
+            runs: the run word of every container node of the plan, also of those that run.
+            token: file with the cluster's token.
+
+        Raises:
+            BringUpError: the engine or Compose refuses.
+        """
+        file = self._place / "compose.json"
+        known = tuple(node for node in plan.containers if node.name in runs)
+        write_atomically(file, rendered(plan, known, runs, hand_over(token, self._place)))
+        names = [node.name for node in nodes]
+        arguments = ["up", "--detach", "--no-deps", "--no-build", "--pull", "never"]
+        # Anonymous volumes anew: an old session would be mistaken for this one's.
+        arguments += ["--force-recreate", "--renew-anon-volumes", *names]
+        result = self._compose(*arguments, file=file)
+        if not result.ok:
+            raise unwell(result, f"cannot start {', '.join(names)}")
+        found = {f.node: f.leader for f in self.find() if f.run == runs.get(f.node)}
+        return [leader for name in names if (leader := found.get(name)) is not None]
+
+    def find(self, recorded: Sequence[Started] = ()) -> list[Found]:
+        """See :meth:`saf_env.runtimes.base.Runtime.find`. Nothing when no engine answers."""
+        return [_found(container) for container in self._containers()]
+
+    def stop(self, names: Sequence[str], recorded: Sequence[Started] = ()) -> list[str]:
+        """See :meth:`saf_env.runtimes.base.Runtime.stop`: drained, then removed with all theirs."""
+        if recorded_here(recorded, names) and not self._engine.answers():
+            left = ", ".join(s.node for s in recorded_here(recorded, names))
+            raise BringUpError(
+                f"the Docker engine does not answer; the containers of {left} may still be there",
+                hint="start the engine, then run `saf-env down` again",
+            )
+        found = [f.node for f in self.find() if not names or f.node in names]
+        if names and found:
+            result = self._compose("rm", "--stop", "--force", "--volumes", *sorted(set(found)))
+        elif found or (not names and self._networks()):
+            result = self._compose("down", "--volumes", "--remove-orphans")
+        else:
+            return []
+        if not result.ok:
+            raise unwell(result, f"cannot stop {', '.join(found) or 'the network of the cluster'}")
+        return sorted(set(found))
+
+    def watch(self, started: Sequence[Started]) -> Watch:
+        """Look whether one of ``started`` ends; see :class:`Watch`."""
+        return Watch(self._engine, started)
+
+    def transport(self, node: str) -> ContainerTransport:
+        """Into the running container of ``node``.
+
+        Raises:
+            BringUpError: it does not run.
+        """
+        for container in self._containers():
+            if container["Labels"][LABEL_NODE] == node and container["State"] == "running":
+                return ContainerTransport(
+                    self._engine.transport, self._engine.variables(), container["Id"], node
+                )
+        raise BringUpError(f"the container of {node} does not run", node=node)
+
+    def logs(
+        self, node: str, offsets: Mapping[str, int], limit: int
+    ) -> tuple[dict[str, str], dict[str, int]]:
+        """New text by log file of ``node`` beyond ``offsets``, and the new offsets.
+
+        Ray's own logs are read where they are, in the container, by the agent. What its ``ray
+        start`` printed comes from the engine, which has it after the container's end too.
+        """
+        texts, now = {}, dict(offsets)
+        for container in self._containers():
+            if container["Labels"][LABEL_NODE] != node:
+                continue
+            said = f"{node}.log"
+            if said not in offsets:
+                texts[said], now[said] = _output(self._engine, container["Id"], 1000)[-limit:], 0
+            if container["State"] == "running":
+                found = self._inside(container["Id"], node, offsets, limit)
+                texts |= found.get("texts", {})
+                now |= found.get("offsets", {})
+        return texts, now
+
+    def _inside(
+        self, container: str, node: str, offsets: Mapping[str, int], limit: int
+    ) -> dict[str, Any]:
+        transport = ContainerTransport(
+            self._engine.transport, self._engine.variables(), container, node
+        )
+        request = {
+            "op": "logs",
+            "files": [],
+            "folders": [str(CONTAINER_TEMP / "session_latest" / "logs")],
+            "offsets": {k: v for k, v in offsets.items() if k.startswith("/")},
+            "limit": limit,
+        }
+        python, agent = IMAGE_ENVIRONMENT / "bin" / "python", TOOLS / "runtimes" / "agent.py"
+        argv = [str(python), "-I", "-S", str(agent)]
+        result = transport.run(argv, env={}, timeout=30.0, stdin=json.dumps(request))
+        answer: dict[str, Any] = json.loads(result.stdout) if result.ok else {}
+        return answer
+
+    def image_of(self, node: str) -> str:
+        """Id of the image that the container of ``node`` runs; empty without one."""
+        for container in self._containers():
+            if container["Labels"][LABEL_NODE] == node:
+                return str(container["ImageID"])
+        return ""
+
+    def _containers(self) -> list[dict[str, Any]]:
+        if not self._engine.answers():
+            return []
+        label = f"{LABEL_CLUSTER}={self._id}"
+        found: list[dict[str, Any]] = self._engine.client.api.containers(
+            all=True, filters={"label": label}
+        )
+        return found
+
+    def _networks(self) -> bool:
+        if not self._engine.answers():
+            return False
+        label = f"{LABEL_CLUSTER}={self._id}"
+        return bool(self._engine.client.api.networks(filters={"label": label}))
+
+    def _compose(self, *arguments: str, file: Path | None = None) -> Any:
+        # Without a file Compose goes by its labels; but it looks for one in the folder it is in.
+        where = ["--file", str(file)] if file else []
+        return self._engine.run(
+            "compose",
+            "--project-name",
+            self._id,
+            *where,
+            "--progress",
+            "plain",
+            *arguments,
+            timeout=_COMPOSE_SECONDS,
+            cwd="/",
+        )
+
+
+class Watch:
+    """Whether containers that were just started keep running.
+
+    Args:
+        engine: their engine.
+        started: which.
+    """
+
+    def __init__(self, engine: Engine, started: Sequence[Started]) -> None:
+        self._engine = engine
+        self._started = {s.started: s for s in started}
+        self._next = 0.0
+
+    def poll(self) -> list[Died]:
+        """Those that have ended, or that their restart policy has started again."""
+        if not self._started or time.monotonic() < self._next:
+            return []
+        self._next = time.monotonic() + _POLL_SECONDS
+        return [d for identity, s in self._started.items() if (d := self._died(identity, s))]
+
+    def _died(self, identity: str, started: Started) -> Died | None:
+        from docker.errors import DockerException, NotFound
+
+        try:
+            seen = self._engine.client.api.inspect_container(identity)
+        except NotFound:
+            return Died(started.node, "its container was removed")
+        except DockerException as error:
+            return Died(started.node, f"the Docker engine does not answer any more: {error}")
+        if seen["State"]["Running"] and not seen["RestartCount"]:
+            return None
+        why = ["the memory limit was hit"] if seen["State"]["OOMKilled"] else []
+        return Died(started.node, "\n".join([_output(self._engine, identity, 40), *why]))
+
+
+def recorded_here(recorded: Sequence[Started], names: Sequence[str]) -> list[Started]:
+    """Those of the ``recorded`` starts that are containers, of the nodes ``names`` or of all."""
+    return [s for s in recorded if s.pid == 0 and (not names or s.node in names)]
+
+
+def hand_over(token: Path, place: Path) -> Handed:
+    """The token in a file that the containers' user can read, and nobody else.
+
+    They run as the token's owner. A root's containers do not run as root: they get a copy of their
+    own, which belongs to a user that the host does not have.
+    """
+    owner = token.stat()
+    if owner.st_uid != 0:
+        return Handed(f"{owner.st_uid}:{owner.st_gid}", token)
+    copy = place / "token.container"
+    write_atomically(copy, token.read_text(encoding="utf-8"), mode=0o400)
+    os.chown(copy, IMAGE_USER, IMAGE_USER)
+    return Handed(f"{IMAGE_USER}:{IMAGE_USER}", copy)
+
+
+def _found(container: Mapping[str, Any]) -> Found:
+    labels = container["Labels"]
+    node, run = labels[LABEL_NODE], labels[LABEL_RUN]
+    if container["State"] != "running":
+        return Found(node, run, {}, None)
+    leader = Started(node, run, 0, container["Id"])
+    if "(unhealthy)" in container["Status"]:
+        return Found(node, run, {"leader": 1}, leader)
+    head = {"gcs": 1} if labels[LABEL_ROLE] == "head" else {}
+    return Found(node, run, {"leader": 1, "raylet": 1, **head}, leader)
+
+
+def _output(engine: Engine, identity: str, lines: int) -> str:
+    from docker.errors import DockerException
+
+    try:
+        data: bytes = engine.client.api.logs(identity, tail=lines)
+    except DockerException as error:
+        return f"its output cannot be had: {error}"
+    return data.decode(errors="replace")
