@@ -31,9 +31,11 @@ is wrong at once. A check says one of four things:
 | `skip` | it could not be judged, and why; a node may not join without a check that can `fail` |
 
 `saf-env check --only ID` runs one check. `--ignore ID`, also of `saf-env up`, turns what would
-stop a join into a `warn` that says so. `--fix` makes environments anew, closes a token that others
-can read, and makes one that is missing or, while nothing runs, of no use; it leaves alone, and says
-so, what is not a plain file of yours.
+stop a join into a `warn` that says so. `--fix` makes environments anew, builds images that are
+missing or have other files than they should, and writes the names of nodes to /etc/hosts; it closes
+a token that others can read, and makes one that is missing or, while nothing runs, of no use. It
+says what it mends and what it could not. It leaves alone what a running node was started from,
+lines of /etc/hosts that are not the cluster's, and a token that is not a plain file of yours.
 
 Once a node has started it is *attested*: the facts are gathered again, from inside a Ray worker on
 it. If its fingerprint (a digest over the interpreter's build and all packages) is not the planned

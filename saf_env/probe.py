@@ -563,15 +563,20 @@ def _port_owners(wanted: set[int]) -> dict[int, int]:
 
 
 def _mark(pid: int) -> str:
-    """Our mark in a process's environment, ``""`` without one or when we may not look.
+    """Our mark in a process's environment, ``""`` without one or when we may not look."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return mark_in(file.read())
+    except OSError:
+        return ""
+
+
+def mark_in(environ: bytes) -> str:
+    """Our mark in an environment as ``/proc`` has it.
 
     That of a process in one of our containers, which a Linux host sees like its own, has no run.
     """
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            variables = file.read().split(b"\0")
-    except OSError:
-        return ""
+    variables = environ.split(b"\0")
     for name, end in ((MARK_VARIABLE, ""), (CONTAINER_VARIABLE, "/")):
         start = name.encode() + b"="
         for variable in variables:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from saf_env.engine import Engine
     from saf_env.lock.model import Lock
     from saf_env.plan.model import ClusterPlan, NodePlan
-    from saf_env.spec.model import ClusterSpec
+    from saf_env.spec.model import ClusterSpec, NodeSpec
     from saf_env.transports.local import LocalTransport
     from saf_env.uv import Uv
 
@@ -120,18 +120,24 @@ class Context:
         """The plan of the cluster file and the lock in place.
 
         Whether container nodes fall back is decided when they are started: what runs in containers
-        is not planned as processes because its engine has a bad minute.
+        is not planned as processes because its engine has a bad minute. Only this machine's engine
+        is asked, and only for nodes that may fall back; it says nothing of other hosts'.
         """
         from saf_env.plan.build import build
 
         lock = self.lock  # without one, nobody needs to ask an engine
-        engine = self.has_containers and (self._runs_containers or self.engine.answers())
-        return build(self.spec, lock, self.home, container_engine=engine)
+        missing = {n.host for n in self.spec.nodes if n.fallback and self._is_here(n)}
+        if missing and (self._runs_containers or self.engine.answers()):
+            missing = set()
+        return build(self.spec, lock, self.home, without_engine=missing)
 
     @property
     def has_containers(self) -> bool:
-        """Whether the cluster file has a container node."""
-        return any(node.kind == "container" for node in self.spec.nodes)
+        """Whether the cluster file has a container node on this machine."""
+        return any(node.kind == "container" and self._is_here(node) for node in self.spec.nodes)
+
+    def _is_here(self, node: NodeSpec) -> bool:
+        return self.spec.hosts[node.host].ssh is None
 
     @property
     def _runs_containers(self) -> bool:

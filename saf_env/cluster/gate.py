@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from saf_env.cluster.project import Project, found_nodes
 from saf_env.engine import Engine
 from saf_env.errors import PreflightError
 from saf_env.plan.model import ClusterPlan, NodePlan
@@ -73,6 +74,29 @@ def findings(
             running=name in running,
         )
     ]
+
+
+def check(
+    project: Project,
+    nodes: Sequence[NodePlan],
+    *,
+    ignore: Collection[str] = (),
+    only: Collection[str] = (),
+    deep: bool = False,
+) -> list[Finding]:
+    """The verdicts on ``nodes`` as they are now, running or not; see :func:`findings`.
+
+    Args:
+        project: their cluster.
+        nodes: those to look at.
+        ignore: as above.
+        only: as above.
+        deep: hash every file of their environments, not only those that seem changed.
+    """
+    running = {node.node for node in found_nodes(project) if node.whole("worker")}
+    plan = project.plan
+    facts = gather(plan, nodes, project.transport, project.uv, project.engine, deep=deep)
+    return findings(plan, facts, project.stale(), ignore=ignore, only=only, running=running)
 
 
 def refuse_failed(found: Sequence[Finding]) -> None:

@@ -146,8 +146,12 @@ class Gcs:
 
 
 def ray_nodes(answer: Mapping[str, Any]) -> list[RayNode]:
-    """The nodes in an answer of ``inside.py``."""
-    return [RayNode(**node) for node in answer["nodes"]]
+    """The nodes in an answer of ``inside.py``, the dead ones first.
+
+    A container that its engine has started again belongs to the same start as the node that died:
+    who looks one up by its run finds the living one last.
+    """
+    return sorted((RayNode(**node) for node in answer["nodes"]), key=lambda node: node.alive)
 
 
 def attested(stdout: str) -> tuple[list[RayNode], dict[str, Any]]:

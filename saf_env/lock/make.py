@@ -117,7 +117,7 @@ def make(
     )
     if order.unasked and (present := _present(order)):
         return LockOutcome(present, (), written=False)
-    with store.guard(home, spec.name):
+    with store.guard(home, spec.name, notify):
         if order.unasked and (present := _present(order)):
             return LockOutcome(present, (), written=False)  # the one that we waited for made it
         try:

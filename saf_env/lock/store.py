@@ -7,13 +7,14 @@ the old lock or the new one, never a mixture.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from saf_env.errors import BusyError, LockError
+from saf_env.alone import Notify, alone, nobody
+from saf_env.errors import LockError
 
 WAIT = 600.0
 """Seconds to wait for another saf-env that locks the same cluster: a cold one may take minutes."""
@@ -24,37 +25,28 @@ def lock_folder(home: Path, cluster: str) -> Path:
     return home / "lockfiles" / cluster
 
 
-@contextlib.contextmanager
-def guard(home: Path, cluster: str, *, wait: float = WAIT) -> Iterator[None]:
+def guard(
+    home: Path, cluster: str, notify: Notify = nobody, *, wait: float = WAIT
+) -> AbstractContextManager[None]:
     """Be the only saf-env that changes the lock of ``cluster``.
 
     Args:
         home: the project folder.
         cluster: name of the cluster.
-        wait: seconds to wait for another one to finish.
+        notify: gets a line when there is another one.
+        wait: seconds to wait for it to finish.
 
     Raises:
         BusyError: another one took longer than ``wait``.
         LockError: the project folder cannot be written.
     """
-    from filelock import FileLock, Timeout
-
-    path = home / ".saf" / "locks" / f"lock-{cluster}.lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        held = FileLock(path)
-        held.acquire(timeout=wait)
-    except Timeout as error:
-        raise BusyError(
-            f"another saf-env is locking cluster {cluster}",
-            hint="wait until it is done, then run the command again",
-        ) from error
-    except (OSError, NotImplementedError) as error:
-        raise unwritable(home, error) from error
-    try:
-        yield
-    finally:
-        held.release()
+    return alone(
+        home / ".saf" / "locks" / f"lock-{cluster}.lock",
+        f"locking cluster {cluster}",
+        wait=wait,
+        unwritable=lambda error: unwritable(home, error),
+        notify=notify,
+    )
 
 
 def write(home: Path, cluster: str, files: Mapping[str, str]) -> None:
@@ -108,7 +100,7 @@ def _folders(home: Path, cluster: str) -> tuple[Path, Path, Path]:
     return folder, folder.with_name(f".{cluster}.new"), folder.with_name(f".{cluster}.old")
 
 
-def unwritable(home: Path, error: OSError | NotImplementedError) -> LockError:
+def unwritable(home: Path, error: Exception) -> LockError:
     """The error to raise when ``error`` came of writing in the project folder ``home``."""
     reason = getattr(error, "strerror", None) or str(error)
     return LockError(

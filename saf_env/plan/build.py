@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 
 from saf_env.lock.model import Interpreter, Lock, Toolchain
@@ -31,16 +32,22 @@ _SHARE = 0.3
 _FIXED_PORTS = 12
 
 
-def build(spec: ClusterSpec, lock: Lock, home: Path, *, container_engine: bool) -> ClusterPlan:
+def build(
+    spec: ClusterSpec, lock: Lock, home: Path, *, without_engine: Collection[str] = ()
+) -> ClusterPlan:
     """The plan of ``spec``, locked by ``lock``, in the project folder ``home``.
 
     Args:
         spec: the cluster file.
         lock: its lock.
         home: absolute path of the project folder.
-        container_engine: whether container nodes can run as containers.
+        without_engine: names of the hosts that were asked and have no Docker engine that answers;
+            of all others the plan takes it that they have one.
     """
-    reasons = {node.name: _fallback(node, lock, container_engine) for node in spec.nodes}
+    reasons = {
+        node.name: _fallback(node, lock, engine=node.host not in without_engine)
+        for node in spec.nodes
+    }
     # Who is in a network of the engine cannot reach an address of the host's loopback.
     bridged = any(
         node.kind == "container" and node.network == "bridge" and not reasons[node.name]
@@ -59,14 +66,15 @@ def build(spec: ClusterSpec, lock: Lock, home: Path, *, container_engine: bool) 
         lock_sha256=lock.sha256,
         nodes=nodes,
         driver=_environment(lock, home, "driver", driver.interpreters[driver.platforms[0]]),
+        tailscale=spec.tailscale,
     )
 
 
-def _fallback(node: NodeSpec, lock: Lock, container_engine: bool) -> str:
+def _fallback(node: NodeSpec, lock: Lock, *, engine: bool) -> str:
     """Why a container node runs natively; empty when it does not, or must not."""
     if node.kind != "container" or node.fallback is None:
         return ""
-    if not container_engine:
+    if not engine:
         return "no Docker engine answers on this machine"
     if not lock.toolchains[node.name].base_image:
         return "the lock has no base image for it (`saf-env lock` looks for one again)"
@@ -118,9 +126,14 @@ def _node(
     first = node.port or spec.port + index * spec.ports_per_node
     ports = _ports(first, spec.ports_per_node, cpus=node.cpus if inside else None, head=head)
     network: Network = node.network if inside else "host"
-    named = network != "host" or (bridged and host.address is None)
     token = CONTAINER_TOKEN if inside else token_path(home, spec.name)
     address = host.address or (platform if kind == "native" else own).loopback
+    advertise = address
+    if network == "tailscale":
+        assert node.address is not None, f"{node.name} has no address in the tailnet"
+        advertise = node.address
+    elif network == "bridge" or (bridged and host.address is None):
+        advertise = advertised_name(node.name, spec.name)
     return NodePlan(
         name=node.name,
         host=node.host,
@@ -130,7 +143,7 @@ def _node(
         platform=platform.name,
         groups=node.groups,
         address=address,
-        advertise=advertised_name(node.name, spec.name) if named else address,
+        advertise=advertise,
         network=network,
         ports=ports,
         cpus=node.cpus,

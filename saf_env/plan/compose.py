@@ -1,7 +1,8 @@
 """What Docker Compose is told: one service for each container node of a host. Pure.
 
-Each service extends the template in ``compose.yaml``; what differs from node to node is here. The
-file is JSON, which YAML includes.
+A node in a tailnet has a second one, its sidecar, whose network it uses: its own is what others
+reach by its address in the tailnet. Each service extends a template in ``compose.yaml``; what
+differs from node to node is here. The file is JSON, which YAML includes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import saf_env
 from saf_env.plan.command import IMAGE_ENVIRONMENT, ray_start
 from saf_env.plan.model import ClusterPlan, NodePlan
 from saf_env.plan.names import extra_hosts
+from saf_env.spec.model import TailscaleSpec, sidecar
 
 PACKAGE = Path(saf_env.__file__).parent
 TEMPLATE = PACKAGE.parent / "compose.yaml"
@@ -27,6 +29,8 @@ LABEL_CLUSTER = "saf-env.cluster"
 LABEL_NODE = "saf-env.node"
 LABEL_ROLE = "saf-env.role"
 LABEL_RUN = "saf-env.run"
+LABEL_SIDECAR = "saf-env.sidecar"
+"""On a sidecar instead of the three above: the node that it is for."""
 
 _SHM_ROOM = 64 * 2**20
 """Bytes of ``/dev/shm`` beyond the object store's: Ray rounds up, and others use it too."""
@@ -56,15 +60,37 @@ def rendered(
         runs: of each, the word of the start it belongs to.
         handed: what the host hands to them.
     """
-    bridged = any(node.network == "bridge" for node in nodes)
-    marks = {LABEL_CLUSTER: plan.folder.name}
-    value = {
-        "name": plan.folder.name,
-        "services": {node.name: _service(plan, node, runs[node.name], handed) for node in nodes},
-        "secrets": {"token": {"file": _literal(str(handed.token))}},
-        **({"networks": {"cluster": {"labels": marks}}} if bridged else {}),
-    }
+    services = {node.name: _service(plan, node, runs[node.name], handed) for node in nodes}
+    secrets = {"token": {"file": _literal(str(handed.token))}}
+    value: dict[str, Any] = {"name": plan.folder.name, "services": services, "secrets": secrets}
+    if any(node.network != "host" for node in nodes):
+        value["networks"] = {"cluster": {"labels": {LABEL_CLUSTER: plan.folder.name}}}
+    tailnet = [node for node in nodes if node.network == "tailscale"]
+    if tailnet:
+        assert plan.tailscale is not None, "the plan does not say how to get into the tailnet"
+        services |= {sidecar(node.name): _sidecar(plan, node, plan.tailscale) for node in tailnet}
+        secrets["tailscale"] = {"file": _literal(str(auth_key(plan.home, plan.tailscale)))}
+        # Made before, and not by Compose, whose `down` would remove them.
+        value["volumes"] = {
+            sidecar(node.name): {"name": state_volume(plan.folder.name, node), "external": True}
+            for node in tailnet
+        }
     return json.dumps(value, indent=2, sort_keys=True) + "\n"
+
+
+def services_of(node: NodePlan) -> list[str]:
+    """The services that run ``node``."""
+    return [sidecar(node.name), node.name] if node.network == "tailscale" else [node.name]
+
+
+def state_volume(cluster_id: str, node: NodePlan) -> str:
+    """The volume with who a sidecar is in its tailnet: a new one would get another address."""
+    return f"{cluster_id}-{sidecar(node.name)}"
+
+
+def auth_key(home: Path, tailscale: TailscaleSpec) -> Path:
+    """Where the key lies by which sidecars log in for the first time."""
+    return home / tailscale.auth_key_file
 
 
 def _service(plan: ClusterPlan, node: NodePlan, run: str, handed: Handed) -> dict[str, Any]:
@@ -92,9 +118,16 @@ def _service(plan: ClusterPlan, node: NodePlan, run: str, handed: Handed) -> dic
             }
         ],
         "shm_size": (node.object_store_memory or 0) + _SHM_ROOM,
-        "extra_hosts": [f"{name}:{address}" for name, address in extra_hosts(plan, node).items()],
         **_limits(node),
     }
+    if node.network == "tailscale":
+        # Hosts, ports and networks are those of the namespace, so they are the sidecar's.
+        return {
+            **service,
+            "network_mode": f"service:{sidecar(node.name)}",
+            "depends_on": {sidecar(node.name): {"condition": "service_healthy"}},
+        }
+    service["extra_hosts"] = _extra_hosts(plan, node)
     if node.network == "host":
         return {**service, "network_mode": "host"}
     return {
@@ -102,6 +135,34 @@ def _service(plan: ClusterPlan, node: NodePlan, run: str, handed: Handed) -> dic
         "networks": {"cluster": {"aliases": [node.advertise]}},
         "ports": list(published(node)),
     }
+
+
+def _sidecar(plan: ClusterPlan, node: NodePlan, tailscale: TailscaleSpec) -> dict[str, Any]:
+    cli = "tailscale --socket=/tmp/tailscaled.sock"
+    return {
+        "extends": {"file": _literal(str(TEMPLATE)), "service": "tailscale"},
+        "image": tailscale.image,
+        # A tailnet tells machines of one name apart; 63 is the limit of a name in DNS.
+        "environment": {"TS_HOSTNAME": f"{plan.name}-{node.name}"[:63].rstrip("-")},
+        "labels": {LABEL_CLUSTER: plan.folder.name, LABEL_SIDECAR: node.name},
+        "secrets": ["tailscale"],
+        "volumes": [
+            {"type": "volume", "source": sidecar(node.name), "target": "/var/lib/tailscale"}
+        ],
+        "networks": ["cluster"],
+        "extra_hosts": _extra_hosts(plan, node),
+        "healthcheck": {
+            # Connected, and with the very address that the others were told.
+            "test": [
+                "CMD-SHELL",
+                f"{cli} status --peers=false && {cli} ip -4 | grep -Fx {node.advertise}",
+            ]
+        },
+    }
+
+
+def _extra_hosts(plan: ClusterPlan, node: NodePlan) -> list[str]:
+    return [f"{name}:{address}" for name, address in extra_hosts(plan, node).items()]
 
 
 def _command(plan: ClusterPlan, node: NodePlan, run: str) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saf_env.lock.model import EnvironmentLock, Interpreter
-from saf_env.spec.model import Kind, Network, Role
+from saf_env.spec.model import Kind, Network, Role, TailscaleSpec
 
 
 @dataclass(frozen=True)
@@ -94,9 +94,10 @@ class NodePlan:
         address: of its host, where its ports are open: those of a container are published there.
         advertise: what Ray is told to advertise and peers reach it by: the address; or, where a
             node is in a network of the engine or has peers in one, a name that means different
-            addresses in different places (see :mod:`saf_env.plan.names`).
-        network: how it is reached: ``host`` (natively, or in the host's network), or ``bridge``
-            for a container.
+            addresses in different places (see :mod:`saf_env.plan.names`); or its own address in
+            the tailnet.
+        network: how it is reached: ``host`` (natively, or in the host's network), or, for a
+            container, ``bridge`` or ``tailscale``.
         ports: every port of its block.
         cpus, gpus, memory, object_store_memory: as in the cluster file; None lets Ray choose. The
             object store of a container always has a size, since its ``/dev/shm`` needs one.
@@ -146,6 +147,7 @@ class ClusterPlan:
         lock_sha256: digest of the lock it was made from.
         nodes: the head first, then the workers in the cluster file's order.
         driver: the environment of the test driver, on this machine.
+        tailscale: how container nodes get into the tailnet, as in the cluster file.
     """
 
     name: str
@@ -155,6 +157,7 @@ class ClusterPlan:
     lock_sha256: str
     nodes: tuple[NodePlan, ...]
     driver: EnvironmentPlan
+    tailscale: TailscaleSpec | None = None
 
     @property
     def head(self) -> NodePlan:

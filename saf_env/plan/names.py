@@ -25,8 +25,8 @@ def advertised_name(node: str, cluster: str) -> str:
 
 
 def named(node: NodePlan) -> bool:
-    """Whether a node advertises a name and not its address."""
-    return node.advertise != node.address
+    """Whether a node advertises a name, and not its host's address or its own in the tailnet."""
+    return node.network != "tailscale" and node.advertise != node.address
 
 
 def host_names(plan: ClusterPlan) -> dict[str, str]:

@@ -237,7 +237,7 @@ def _unbuilt(case: Case, image: ImagePlan) -> Verdict:
             f"{absence}; Docker's buildx plugin is missing",
             "install it (docker-buildx-plugin), on Debian with `make engine`",
         )
-    return fail("the image is not built", absence, "run `saf-env up`, which builds it")
+    return fail("the image is not built", absence, "run `saf-env check --fix` or `saf-env up`")
 
 
 _REBUILD = "run `saf-env check --fix`, which builds it anew"
@@ -327,7 +327,8 @@ CHECKS = (
         "the image of the plan",
         image,
         "The engine must have the image that was built from the lock, known by a digest of all "
-        "that went into it, for the node's platform. `saf-env up` builds it before it checks.",
+        "that went into it, for the node's platform. `saf-env up` builds it before it checks, and "
+        "`--fix` builds it, or builds it anew when it has other files than it should.",
         in_container,
     ),
     Check(

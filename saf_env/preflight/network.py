@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saf_env.plan.model import NodePlan
@@ -22,13 +22,14 @@ def advertised_name(case: Case) -> Verdict:
         return ok("no name is needed")
     seen = case.fact("names")
     found = {name: seen["addresses"].get(name, []) for name in wanted}
-    wrong = {name: there for name, there in found.items() if there and there != [wanted[name]]}
-    missing = {name: wanted[name] for name, there in found.items() if not there}
+    others = {name: [a for a in there if a != wanted[name]] for name, there in found.items()}
+    wrong = {name: addresses for name, addresses in others.items() if addresses}
+    missing = [name for name, there in found.items() if wanted[name] not in there]
     if not wrong and not missing:
         return ok(f"{len(wanted)} names lead to their hosts")
     evidence = [f"{name} is {listed(there)}, not {wanted[name]}" for name, there in wrong.items()]
-    evidence += [f"{name} is not known" for name in missing]
-    hint = "; ".join(_remedies(case, wrong, missing, writable=seen["writable"]))
+    evidence += [f"{name} is not known" for name in missing if name not in wrong]
+    hint = "; ".join(_remedies(case, [*wrong], missing, writable=seen["writable"]))
     native = any(n.kind == "native" and n.host == case.node.host for n in case.cluster.nodes)
     if native:
         return fail("names of nodes do not lead to them", listed(evidence), hint)
@@ -36,17 +37,18 @@ def advertised_name(case: Case) -> Verdict:
 
 
 def _remedies(
-    case: Case, wrong: Mapping[str, Any], missing: Mapping[str, str], *, writable: bool
+    case: Case, wrong: Sequence[str], missing: Sequence[str], *, writable: bool
 ) -> list[str]:
     found = []
     if wrong:
-        found.append(f"take {listed([*wrong])} out of /etc/hosts or whatever else names them so")
-    lines = hosts_lines({**host_names(case.cluster)}, case.cluster.folder.name)
-    lines = [line for line in lines if line.split()[1] in {*wrong, *missing}]
-    if writable:
+        found.append(f"take {', '.join(wrong)} out of /etc/hosts or whatever else names them so")
+    names = {k: address for k, address in host_names(case.cluster).items() if k in missing}
+    if names and writable:
         return [*found, "`saf-env up` and `saf-env check --fix` add them to /etc/hosts"]
-    text = "\\n".join(lines)
-    return [*found, f"run `printf '{text}\\n' | sudo tee -a /etc/hosts` on this host"]
+    if names:
+        text = "\\n".join(hosts_lines(names, case.cluster.folder.name))
+        found.append(f"run `printf '{text}\\n' | sudo tee -a /etc/hosts` on this host")
+    return found
 
 
 def ports_free(case: Case) -> Verdict:

@@ -23,7 +23,7 @@ from saf_env.lock.model import Interpreter
 from saf_env.plan.images import build_files, requirements
 from saf_env.plan.model import ImagePlan
 from saf_env.platforms import PLATFORMS, this_platform
-from saf_env.provision import environments
+from saf_env.provision.environments import marker_of
 from saf_env.provision.failures import failed
 from saf_env.provision.folders import Notify, fresh, guard, read_json, write_json
 from saf_env.provision.interpreters import ensure_interpreter
@@ -44,7 +44,7 @@ def render(image: ImagePlan, folder: Path, uv: Uv, reach: Settings, notify: Noti
     env = image.environment
     text = "\n".join(requirements(env.lock.text)) + "\n"
     (environment / "requirements.txt").write_text(text, encoding="utf-8")
-    write_json(environment / "plan.json", {"marker": environments._expected(env)})
+    write_json(environment / "plan.json", {"marker": marker_of(env)})
     (environment / "wheels").mkdir()
     _hand_in_wheels(reach, text, environment / "wheels")
     _render_interpreter(image, folder / "interpreter", uv, notify)

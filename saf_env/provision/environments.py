@@ -38,7 +38,7 @@ _SECONDS = 1800.0  # 400 MB at 2 Mbit/s
 def ready(env: EnvironmentPlan) -> bool:
     """Whether ``env`` was made, verified and published as planned; its files are not looked at."""
     marker = read_json(env.path / probe.MARKER)
-    expected = _expected(env)
+    expected = marker_of(env)
     return (
         {key: marker.get(key) for key in expected} == expected
         and (env.path / probe.MANIFEST).is_file()
@@ -76,7 +76,7 @@ def ensure_environment(
     return True
 
 
-def _expected(env: EnvironmentPlan) -> dict[str, Any]:
+def marker_of(env: EnvironmentPlan) -> dict[str, Any]:
     """What the marker of ``env`` must say."""
     return {
         "schema": SCHEMA,
@@ -168,5 +168,5 @@ def _mark(env: EnvironmentPlan, uv: Uv, root: Path) -> None:
         "interpreter_digest": seen["digest"],
         "manifest_sha256": hashlib.sha256(data).hexdigest(),
     }
-    write_json(root / probe.MARKER, {**_expected(env), **verified})
+    write_json(root / probe.MARKER, {**marker_of(env), **verified})
     sync(root)

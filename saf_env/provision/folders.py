@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from saf_env.errors import BusyError, ToolchainError, UsageError
+from saf_env.alone import alone
+from saf_env.errors import ToolchainError, UsageError
 
 Notify = Callable[[str], None]
 
@@ -23,36 +24,22 @@ WAIT = 1800.0
 def guard(place: Path, notify: Notify) -> Iterator[None]:
     """Be the only saf-env that makes the folder ``place``, and remove what a killed one left.
 
-    The kernel frees the lock when its holder ends, however it ends.
-
     Raises:
         BusyError: another one took longer than :data:`WAIT`.
         ToolchainError: the folder above cannot be written.
     """
-    from filelock import FileLock, Timeout
-
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        held = FileLock(place.parent / f".{place.name}.lock")
-        try:
-            held.acquire(timeout=0)
-        except Timeout:
-            notify(f"another saf-env is making {place.name}; waiting for it")
-            held.acquire(timeout=WAIT)
-    except Timeout as error:
-        raise BusyError(
-            f"another saf-env has been making {place.name} for longer than {WAIT:.0f} s",
-            hint="wait until it is done or end it, then run the command again",
-        ) from error
-    except (OSError, NotImplementedError) as error:
-        raise unwritable(place.parent, error) from error
-    try:
+    file = place.parent / f".{place.name}.lock"
+    with alone(
+        file,
+        f"making {place.name}",
+        wait=WAIT,
+        unwritable=lambda error: unwritable(place.parent, error),
+        notify=notify,
+    ):
         _sweep(place)
         yield
         # Once more: a uv whose saf-env was killed may have gone on writing for a while.
         _sweep(place)
-    finally:
-        held.release()
 
 
 def _sweep(place: Path) -> None:

@@ -96,6 +96,8 @@ def joined(host: dict[str, Any], container: dict[str, Any]) -> dict[str, Any]:
 
 def _with_engine(inside: dict[str, Any], docker: dict[str, Any]) -> dict[str, Any]:
     """Facts of an image with what the engine, not the image, says of the platform."""
+    if "platform" not in inside:
+        return inside
     platform = {
         **inside["platform"],
         "system": f"{docker['os']}, {docker['kernel']}",

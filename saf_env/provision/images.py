@@ -62,13 +62,13 @@ def ensure_image(
         ToolchainError: it cannot be made exactly as locked; no tag is left.
         BusyError: another saf-env has been making it for too long.
     """
-    before = _built(image, engine)
+    before = built(image, engine)
     if before and not rebuild:
         return before
     place = uv.home / ".saf" / "images" / image.key
     log = place.with_suffix(".log")
     with guard(place, notify):
-        if not rebuild and (found := _built(image, engine)):
+        if not rebuild and (found := built(image, engine)):
             return found
         base = _base(image, engine)
         with fresh(place) as folder:
@@ -85,7 +85,7 @@ def ensure_image(
             _build(argv, secrets, engine, log, notify)
         remove(place)
         remove(log)
-    if found := _built(image, engine):
+    if found := built(image, engine):
         if before and before != found:
             engine.run("image", "rm", before)  # it has no name any more; a container may need it
         return found
@@ -118,8 +118,12 @@ def _inspect(reference: str, engine: Engine) -> dict[str, Any] | None:
     raise _failure("look for images", result)
 
 
-def _built(image: ImagePlan, engine: Engine) -> str:
-    """The id of ``image`` if the engine has it under its tag and its key; else nothing."""
+def built(image: ImagePlan, engine: Engine) -> str:
+    """The id of ``image`` if the engine has it under its tag and its key; else nothing.
+
+    Raises:
+        ToolchainError: the engine does not answer.
+    """
     seen = _inspect(image.tag, engine)
     labels = (seen or {}).get("Config", {}).get("Labels") or {}
     return str(seen["Id"]) if seen and labels.get(KEY_LABEL) == image.key else ""

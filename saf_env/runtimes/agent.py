@@ -15,6 +15,7 @@ temp folder, whatever the path of the project is.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -25,7 +26,7 @@ TYPE_CHECKING = False
 if (
     TYPE_CHECKING
 ):  # this and other slow modules are imported where they are needed: it has to be quick
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
 MARK = "SAF_ENV_NODE"
@@ -405,35 +406,78 @@ def names(request: Mapping[str, Any]) -> dict[str, Any]:
         request: ``cluster``: its id; ``lines``, each with its mark ``# saf-env <id>`` at the end.
 
     Returns:
-        ``changed``: whether the file was written. False also when this user may not.
+        ``changed``: whether the file was written; ``refused``: why it could not be, or empty.
     """
-    mark = f"# saf-env {request['cluster']}"
+    try:
+        if _other_lines(request["cluster"], request["lines"]) is None:
+            return {"changed": False, "refused": ""}
+        held = _hold(os.path.dirname(HOSTS))
+        try:
+            _write_names(request["cluster"], request["lines"])
+        finally:
+            os.close(held)
+    except OSError as error:
+        return {"changed": False, "refused": error.strerror or str(error)}
+    return {"changed": True, "refused": ""}
+
+
+def _other_lines(cluster: str, lines: Sequence[str]) -> list[str] | None:
+    """All lines of the hosts file but the cluster's; None if those are ``lines``, wherever."""
     try:
         with open(HOSTS, encoding="utf-8", newline="") as file:
-            before = file.read()
+            found = file.read().splitlines(keepends=True)
     except FileNotFoundError:
-        before = ""
-    kept = [x for x in before.splitlines(keepends=True) if not x.rstrip().endswith(mark)]
+        found = []
+    ours = [line for line in found if line.rstrip().endswith(f"# saf-env {cluster}")]
+    if [line.rstrip() for line in ours] == [*lines]:
+        return None
+    return [line for line in found if line not in ours]
+
+
+def _write_names(cluster: str, lines: Sequence[str]) -> None:
+    kept = _other_lines(cluster, lines)
+    if kept is None:  # another command was quicker
+        return
     if kept and not kept[-1].endswith("\n"):
         kept[-1] += "\n"
-    after = "".join([*kept, *(line + "\n" for line in request["lines"])])
-    if after == before or ("".join(kept) == before and not request["lines"]):
-        return {"changed": False}
+    after = "".join([*kept, *(line + "\n" for line in lines)])
     made = f"{HOSTS}.saf-env-{os.getpid()}"
     try:
         with open(made, "w", encoding="utf-8", newline="") as file:
             file.write(after)
-        os.chmod(made, os.stat(HOSTS).st_mode & 0o777 if before else 0o644)
-        os.replace(made, HOSTS)
-    except PermissionError:
-        return {"changed": False}
-    except OSError:  # a file that is mounted cannot be replaced, only written
-        with open(HOSTS, "w", encoding="utf-8", newline="") as file:
-            file.write(after)
+        os.chmod(made, os.stat(HOSTS).st_mode & 0o777 if os.path.exists(HOSTS) else 0o644)
+        _replace(made, HOSTS, after)
     finally:
         if os.path.exists(made):
             os.unlink(made)
-    return {"changed": True}
+
+
+def _hold(folder: str) -> int:
+    """Lock ``folder`` until what is returned is closed: two clusters must not replace one file."""
+    import fcntl
+
+    handle, end = os.open(folder, os.O_RDONLY), time.monotonic() + 5.0
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+        except OSError as error:
+            if not isinstance(error, BlockingIOError) or time.monotonic() > end:
+                os.close(handle)
+                raise
+        time.sleep(0.02)
+
+
+def _replace(made: str, path: str, text: str) -> None:
+    """Rename ``made`` to ``path``; a file that is mounted can only be written, with ``text``."""
+    try:
+        os.replace(made, path)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        with open(path, "r+", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.truncate()
 
 
 def find(request: Mapping[str, Any]) -> dict[str, Any]:

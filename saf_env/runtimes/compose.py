@@ -1,12 +1,15 @@
 """Container nodes: Ray in Linux containers that Docker Compose starts and stops.
 
 The engine is asked by labels, never by names: a container is ours when it carries the cluster's id.
+A node in a tailnet has a sidecar beside it, which is started and stopped with it and is no node.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
+import stat
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,13 +24,18 @@ from saf_env.plan.compose import (
     LABEL_NODE,
     LABEL_ROLE,
     LABEL_RUN,
+    LABEL_SIDECAR,
     TOOLS,
     Handed,
+    auth_key,
     rendered,
+    services_of,
+    state_volume,
 )
 from saf_env.plan.model import ClusterPlan, NodePlan
 from saf_env.provision.folders import write_atomically
 from saf_env.runtimes.base import Died, Found, Started
+from saf_env.spec.model import sidecar
 from saf_env.transports.container import ContainerTransport
 
 IMAGE_USER = 10001
@@ -67,18 +75,26 @@ class ComposeRuntime:
             token: file with the cluster's token.
 
         Raises:
-            BringUpError: the engine or Compose refuses.
+            BringUpError: the engine or Compose refuses, or others can read a tailnet's key.
         """
+        tailnet = [node for node in nodes if node.network == "tailscale"]
+        if tailnet and plan.tailscale is not None:
+            check_key(auth_key(plan.home, plan.tailscale))
         file = self._place / "compose.json"
         known = tuple(node for node in plan.containers if node.name in runs)
         write_atomically(file, rendered(plan, known, runs, hand_over(token, self._place)))
         names = [node.name for node in nodes]
-        arguments = ["up", "--detach", "--no-deps", "--no-build", "--pull", "never"]
+        for node in tailnet:
+            self._make_volume(state_volume(self._id, node), node.name)
+        services = [service for node in nodes for service in services_of(node)]
+        # Whether an image may be pulled is the file's to say: those of nodes never are.
+        arguments = ["up", "--detach", "--no-deps", "--no-build"]
         # Anonymous volumes anew: an old session would be mistaken for this one's.
-        arguments += ["--force-recreate", "--renew-anon-volumes", *names]
+        arguments += ["--force-recreate", "--renew-anon-volumes", *services]
         result = self._compose(*arguments, file=file)
         if not result.ok:
-            raise unwell(result, f"cannot start {', '.join(names)}")
+            said = self._sidecars_say(names) if tailnet else ""
+            raise unwell(result, f"cannot start {', '.join(names)}{said}")
         found = {f.node: f.leader for f in self.find() if f.run == runs.get(f.node)}
         return [leader for name in names if (leader := found.get(name)) is not None]
 
@@ -95,14 +111,17 @@ class ComposeRuntime:
                 hint="start the engine, then run `saf-env down` again",
             )
         found = [f.node for f in self.find() if not names or f.node in names]
-        if names and found:
-            result = self._compose("rm", "--stop", "--force", "--volumes", *sorted(set(found)))
-        elif found or (not names and self._networks()):
+        beside = [c["Labels"][LABEL_SIDECAR] for c in self._containers(LABEL_SIDECAR)]
+        services = {*found, *(sidecar(node) for node in beside if not names or node in names)}
+        if names and services:
+            result = self._compose("rm", "--stop", "--force", "--volumes", *sorted(services))
+        elif services or (not names and self._networks()):
             result = self._compose("down", "--volumes", "--remove-orphans")
         else:
             return []
         if not result.ok:
-            raise unwell(result, f"cannot stop {', '.join(found) or 'the network of the cluster'}")
+            what = ", ".join(sorted(services)) or "the network of the cluster"
+            raise unwell(result, f"cannot stop {what}")
         return sorted(set(found))
 
     def watch(self, started: Sequence[Started]) -> Watch:
@@ -169,14 +188,35 @@ class ComposeRuntime:
                 return str(container["ImageID"])
         return ""
 
-    def _containers(self) -> list[dict[str, Any]]:
+    def _containers(self, kind: str = LABEL_NODE) -> list[dict[str, Any]]:
+        """The containers of nodes; with ``LABEL_SIDECAR`` those of sidecars."""
         if not self._engine.answers():
             return []
-        label = f"{LABEL_CLUSTER}={self._id}"
+        labels = [f"{LABEL_CLUSTER}={self._id}", kind]
         found: list[dict[str, Any]] = self._engine.client.api.containers(
-            all=True, filters={"label": label}
+            all=True, filters={"label": labels}
         )
         return found
+
+    def _sidecars_say(self, nodes: Sequence[str]) -> str:
+        """What keeps sidecars from being healthy, such as another address than was planned."""
+        said = ""
+        for container in self._containers(LABEL_SIDECAR):
+            name = container["Labels"][LABEL_SIDECAR]
+            seen = self._engine.client.api.inspect_container(container["Id"])["State"]
+            checks = seen.get("Health", {}).get("Log") or [{"Output": ""}]
+            if name in nodes and seen.get("Health", {}).get("Status") != "healthy":
+                texts = (checks[-1]["Output"], _output(self._engine, container["Id"], 10))
+                said += f"\n{sidecar(name)}: " + "\n".join(text.strip() for text in texts)
+        return said
+
+    def _make_volume(self, name: str, node: str) -> None:
+        """Make a volume that Compose does not remove; nothing happens when it is there."""
+        labels = (f"{LABEL_CLUSTER}={self._id}", f"{LABEL_SIDECAR}={node}")
+        marks = [word for label in labels for word in ("--label", label)]
+        result = self._engine.run("volume", "create", *marks, name)
+        if not result.ok:
+            raise unwell(result, f"cannot make the volume {name}", node)
 
     def _networks(self) -> bool:
         if not self._engine.answers():
@@ -211,6 +251,7 @@ class Watch:
     def __init__(self, engine: Engine, started: Sequence[Started]) -> None:
         self._engine = engine
         self._started = {s.started: s for s in started}
+        self._restarts: dict[str, int] = {}
         self._next = 0.0
 
     def poll(self) -> list[Died]:
@@ -229,7 +270,9 @@ class Watch:
             return Died(started.node, "its container was removed")
         except DockerException as error:
             return Died(started.node, f"the Docker engine does not answer any more: {error}")
-        if seen["State"]["Running"] and not seen["RestartCount"]:
+        # One that has come back before this watch is as good as any.
+        before = self._restarts.setdefault(identity, seen["RestartCount"])
+        if seen["State"]["Running"] and seen["RestartCount"] == before:
             return None
         why = ["the memory limit was hit"] if seen["State"]["OOMKilled"] else []
         return Died(started.node, "\n".join([_output(self._engine, identity, 40), *why]))
@@ -238,6 +281,27 @@ class Watch:
 def recorded_here(recorded: Sequence[Started], names: Sequence[str]) -> list[Started]:
     """Those of the ``recorded`` starts that are containers, of the nodes ``names`` or of all."""
     return [s for s in recorded if s.pid == 0 and (not names or s.node in names)]
+
+
+def check_key(key: Path) -> None:
+    """Refuse a tailnet's auth key that is missing, empty, or can be read by others.
+
+    Raises:
+        BringUpError: it is.
+    """
+    hint = "make a key in the tailnet's admin console, write it to that file and `chmod 600` it"
+    try:
+        seen = key.stat()
+    except OSError as error:
+        text = f"cannot read the tailnet's auth key {key}: {error.strerror}"
+        raise BringUpError(text, hint=hint) from error
+    if not stat.S_ISREG(seen.st_mode) or not seen.st_size:
+        raise BringUpError(f"the tailnet's auth key {key} is no file with a key", hint=hint)
+    if seen.st_mode & 0o077:
+        raise BringUpError(
+            f"others can read the tailnet's auth key {key} (mode {seen.st_mode & 0o777:04o})",
+            hint=f"run `chmod 600 {shlex.quote(str(key))}`; a key that others saw is to be revoked",
+        )
 
 
 def hand_over(token: Path, place: Path) -> Handed:

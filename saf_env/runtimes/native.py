@@ -148,13 +148,15 @@ class NativeRuntime:
         answer = self._ask(request)
         return answer["texts"], answer["offsets"]
 
-    def names(self, lines: Sequence[str]) -> bool:
-        """Make ``lines`` the cluster's own in ``/etc/hosts``; see the agent. Whether it changed.
+    def names(self, lines: Sequence[str]) -> tuple[bool, str]:
+        """Make ``lines`` the cluster's own in ``/etc/hosts``, others are left alone.
 
-        Where that takes rights that this user has not, nothing happens: a check says so.
+        Returns:
+            Whether the file was changed; why it could not be, empty otherwise.
         """
         request = {"op": "names", "cluster": self._folder.name, "lines": list(lines)}
-        return bool(self._ask(request)["changed"])
+        answer = self._ask(request)
+        return answer["changed"], answer["refused"]
 
     def log(self, node: str) -> Path:
         """Where the output of the node's ``ray start`` goes, on the host."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Kind = Literal["native", "container"]
-Network = Literal["bridge", "host"]
+Network = Literal["bridge", "host", "tailscale"]
 Role = Literal["head", "worker"]
 PythonSource = Literal["managed", "archive", "system"]
 
@@ -69,6 +69,19 @@ class EnvironmentSpec:
 
 
 @dataclass(frozen=True)
+class TailscaleSpec:
+    """How container nodes with ``network = "tailscale"`` get into the tailnet.
+
+    Attributes:
+        image: reference of Tailscale's image, ``name@sha256:<digest>``.
+        auth_key_file: file with the auth key, a path relative to the project folder.
+    """
+
+    image: str
+    auth_key_file: str
+
+
+@dataclass(frozen=True)
 class HostSpec:
     """A machine.
 
@@ -101,8 +114,9 @@ class NodeSpec:
             None lets Ray choose, and sets no limit to a container.
         object_store_memory: bytes of its object store; None lets Ray choose.
         fallback: ``native`` lets a container node run natively where there is no Docker engine.
-        network: of a container node: ``bridge`` (a network of the engine, published ports) or
-            ``host`` (the Linux host's own).
+        network: of a container node: ``bridge`` (a network of the engine, published ports),
+            ``host`` (the Linux host's own) or ``tailscale`` (a sidecar's, in the tailnet).
+        address: of a node with the network ``tailscale`` its own in the tailnet; else None.
         port: the first port of its block; None lets the plan choose.
         resources: further Ray resources, name to amount.
     """
@@ -118,8 +132,14 @@ class NodeSpec:
     object_store_memory: int | None
     fallback: Literal["native"] | None
     network: Network
+    address: str | None
     port: int | None
     resources: Mapping[str, float]
+
+
+def sidecar(node: str) -> str:
+    """What runs beside a node with the network ``tailscale`` is called so; no node may be."""
+    return f"{node}-tailscale"
 
 
 @dataclass(frozen=True)
@@ -131,6 +151,7 @@ class ClusterSpec:
         port: the GCS port, and the first port of the first node's block.
         ports_per_node: how many ports each node has for itself.
         base_image: reference of the image that those of container nodes are built on.
+        tailscale: how container nodes get into the tailnet; None when the file does not say.
         python, environment, hosts, nodes: the sections of the same names, in the file's order.
     """
 
@@ -138,6 +159,7 @@ class ClusterSpec:
     port: int
     ports_per_node: int
     base_image: str
+    tailscale: TailscaleSpec | None
     python: PythonSpec
     environment: EnvironmentSpec
     hosts: Mapping[str, HostSpec]

@@ -26,6 +26,7 @@ from saf_env.spec.model import (
     HostSpec,
     NodeSpec,
     PythonSpec,
+    TailscaleSpec,
 )
 from saf_env.spec.words import close_word, key_path, nearest, shown
 
@@ -176,11 +177,13 @@ def _expected(schema: Mapping[str, Any]) -> str:
 
 def _spec(document: Mapping[str, Any]) -> ClusterSpec:
     cluster, python = document["cluster"], document["python"]
+    containers = document.get("containers", {})
     return ClusterSpec(
         name=cluster["name"],
         port=cluster.get("port", DEFAULT_PORT),
         ports_per_node=cluster.get("ports_per_node", DEFAULT_PORTS_PER_NODE),
-        base_image=document.get("containers", {}).get("base", DEFAULT_BASE),
+        base_image=containers.get("base", DEFAULT_BASE),
+        tailscale=TailscaleSpec(**containers["tailscale"]) if "tailscale" in containers else None,
         python=PythonSpec(
             version=python["version"],
             source=python.get("source"),
@@ -221,6 +224,7 @@ def _node(node: Mapping[str, Any]) -> NodeSpec:
         object_store_memory=size("object_store_memory"),
         fallback=node.get("fallback"),
         network=node.get("network", "bridge"),
+        address=node.get("address"),
         port=node.get("port"),
         resources=dict(sorted(node.get("resources", {}).items())),
     )

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from saf_env.spec.model import DEFAULT_PORT, DEFAULT_PORTS_PER_NODE
+from saf_env.spec.model import DEFAULT_PORT, DEFAULT_PORTS_PER_NODE, sidecar
 from saf_env.spec.words import nearest
 
 SUPPORTED_PYTHONS = ">=3.10,<3.15"
@@ -52,6 +52,8 @@ def broken_rules(document: Document, *, well_formed: bool) -> list[str]:
         _one_head,
         _node_names,
         _nodes,
+        _tailscale,
+        _tailnet,
         _ports,
         _worker_ports,
     )
@@ -108,11 +110,14 @@ def _archives(document: Document) -> Iterator[str]:
         yield "python.archives: missing, expected a table, since python.source is archive"
     for platform, archive in archives.items():
         file = str(archive["file"])
-        parts = file.split("/")
         if "://" in file and not file.startswith("https://"):
             yield f"python.archives.{platform}.file: only https addresses are taken"
-        elif "://" not in file and (file.startswith("/") or ".." in parts):
+        elif "://" not in file and _leaves_the_project(file):
             yield f"python.archives.{platform}.file: must lie in the project folder"
+
+
+def _leaves_the_project(file: str) -> bool:
+    return file.startswith("/") or ".." in file.split("/")
 
 
 def _requirements(document: Document) -> Iterator[str]:
@@ -175,6 +180,7 @@ def _exclude_newer(document: Document) -> Iterator[str]:
 def _hosts(document: Document) -> Iterator[str]:
     hosts: Mapping[str, Any] = document["hosts"]
     used = {node["host"] for node in document["nodes"]}
+    tailnet = any(node.get("network") == "tailscale" for node in document["nodes"])
     here = [name for name, host in hosts.items() if "ssh" not in host]
     if len(here) > 1:
         names = " and ".join(f"hosts.{name}" for name in here)
@@ -186,6 +192,8 @@ def _hosts(document: Document) -> Iterator[str]:
             yield f"hosts.{name}.platform: missing, needed of a host reached over SSH"
         if len(hosts) > 1 and "address" not in host:
             yield f"hosts.{name}.address: missing, needed where there are several hosts"
+        elif tailnet and "address" not in host:
+            yield f"hosts.{name}.address: missing, needed where a node is in a tailnet"
     addresses = Counter(host["address"] for host in hosts.values() if "address" in host)
     for address, count in addresses.items():
         if count > 1:
@@ -233,6 +241,44 @@ def _nodes(document: Document) -> Iterator[str]:
         for name, amount in node.get("resources", {}).items():
             if not math.isfinite(amount):
                 yield f"{path}.resources.{name}: found {amount}, expected a number above 0"
+
+
+def _tailscale(document: Document) -> Iterator[str]:
+    file = document.get("containers", {}).get("tailscale", {}).get("auth_key_file", "")
+    if file.startswith("tskey-"):  # not shown: it is a secret
+        yield "containers.tailscale.auth_key_file: found a key, expected the name of a file with it"
+    elif _leaves_the_project(file):
+        yield "containers.tailscale.auth_key_file: must lie in the project folder"
+
+
+def _tailnet(document: Document) -> Iterator[str]:
+    names = {node["name"] for node in document["nodes"]}
+    owners = {host.get("address"): f"hosts.{name}" for name, host in document["hosts"].items()}
+    for index, node in enumerate(document["nodes"]):
+        path, address = f"nodes[{index}]", node.get("address")
+        if node.get("network") != "tailscale":
+            if address is not None:
+                yield f'{path}.address: only a node with network = "tailscale" has one of its own'
+            continue
+        if "tailscale" not in document.get("containers", {}):
+            yield (
+                "containers.tailscale: missing, expected a table with image and auth_key_file, "
+                f'since {path}.network is "tailscale"'
+            )
+        if sidecar(node["name"]) in names:
+            yield (
+                f'nodes: "{sidecar(node["name"])}" is the name of the sidecar of "{node["name"]}"; '
+                "choose another"
+            )
+        if address is None:
+            yield (
+                f"{path}.address: missing, expected the node's address in the tailnet, "
+                f'since {path}.network is "tailscale"'
+            )
+        elif address in owners:
+            yield f'{path}.address: found "{address}", which is that of {owners[address]}'
+        else:
+            owners[address] = path
 
 
 def _ports(document: Document) -> Iterator[str]:

@@ -104,18 +104,16 @@ def env_vars(nodes: list[Node]) -> None:
 
 
 def working_dir(nodes: list[Node]) -> None:
-    """``runtime_env`` brings a folder of the driver to every node."""
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "proof_module.py").write_text("ANSWER = 42\n", encoding="utf-8")
+    """The driver's ``runtime_env`` has brought a folder of it to every node."""
 
-        @ray.remote(num_cpus=0, runtime_env={"working_dir": folder})
-        def imported() -> int:
-            import proof_module
+    @ray.remote(num_cpus=0)
+    def imported() -> int:
+        import proof_module
 
-            return int(proof_module.ANSWER)
+        return int(proof_module.ANSWER)
 
-        seen = [imported.options(scheduling_strategy=n.here).remote() for n in nodes]
-        assert ray.get(seen) == [42] * len(nodes)
+    seen = [imported.options(scheduling_strategy=n.here).remote() for n in nodes]
+    assert ray.get(seen) == [42] * len(nodes)
 
 
 def objects(nodes: list[Node]) -> None:
@@ -155,7 +153,10 @@ def generators(nodes: list[Node]) -> None:
 
     @ray.remote(num_cpus=0, num_returns="streaming")
     def count(last: int) -> Any:
-        yield from range(last)
+        number = 0
+        while number < last:  # no `yield from`: Ray takes real generators only
+            yield number
+            number += 1
 
     for node in nodes:
         stream = count.options(scheduling_strategy=node.here).remote(20)
@@ -231,7 +232,15 @@ PROOFS = (
 def main(address: str, node_ip: str) -> None:
     """Run every proof and say how it went."""
     os.chdir("/")  # Ray puts the driver's working folder on the path of its workers
-    ray.init(address, _node_ip_address=node_ip, log_to_driver=False, logging_level="ERROR")
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "proof_module.py").write_text("ANSWER = 42\n", encoding="utf-8")
+        ray.init(
+            address,
+            _node_ip_address=node_ip,
+            runtime_env={"working_dir": folder},
+            log_to_driver=False,
+            logging_level="ERROR",
+        )
     nodes = [Node(seen) for seen in ray.nodes() if seen["Alive"]]
     said = {}
     for proof in PROOFS:

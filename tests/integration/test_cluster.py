@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.conftest import Project
+from tests.projects import Project
 
 ASK_INSIDE = """
 import json, os, sys

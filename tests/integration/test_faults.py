@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Process, Project, eventually, leaders
+from tests.projects import Process, Project, eventually, leaders
 
 READY = {"head": "ready", "linux": "ready"}
 

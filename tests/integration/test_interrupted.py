@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.integration.conftest import Process, Project, eventually, leaders
+from tests.projects import Process, Project, eventually, leaders
 
 READY = {"head": "ready", "linux": "ready"}
 

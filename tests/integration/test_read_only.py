@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.conftest import Project
+from tests.projects import Project
 
 
 def as_nobody(project: Project, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -11,7 +11,7 @@ import pytest
 
 from saf_env.errors import CommandTimeoutError, ToolchainError
 from saf_env.transports.local import LocalTransport
-from tests.integration.conftest import eventually
+from tests.projects import eventually
 
 HERE = LocalTransport("here")
 ENV = {"PATH": "/usr/bin:/bin", "GREETING": "grüß"}

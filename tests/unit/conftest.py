@@ -84,7 +84,7 @@ def lock() -> Lock:
 
 @pytest.fixture
 def plan(spec: ClusterSpec, lock: Lock) -> ClusterPlan:
-    return build(spec, lock, Path("/project"), container_engine=False)
+    return build(spec, lock, Path("/project"), without_engine={"here"})
 
 
 @dataclass

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import ast
+import os
+import socket
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -94,3 +99,61 @@ def test_it_runs_where_nothing_is_installed_and_on_python_3_9() -> None:
         for name in node.names
     ]
     assert set(imported) <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize(
+    ("environ", "mark"),
+    [
+        (b"A=b\0SAF_ENV_NODE=saf-1/head/run\0", "saf-1/head/run"),
+        (b"SAF_ENV_CONTAINER=saf-1/box\0A=b", "saf-1/box/"),
+        (b"SAF_ENV_CONTAINER=saf-1/box\0SAF_ENV_NODE=saf-2/head/run\0", "saf-2/head/run"),
+        (b"SAF_ENV_NODES=saf-1/head/run\0X=SAF_ENV_NODE=saf-1/head/run", ""),
+        (b"", ""),
+    ],
+)
+def test_the_mark_of_a_process(environ: bytes, mark: str) -> None:
+    assert probe.mark_in(environ) == mark
+
+
+def test_raylets_in_our_containers_are_not_strangers(monkeypatch: pytest.MonkeyPatch) -> None:
+    marks = {1: "saf-1/box/", 2: "saf-1/head/run", 3: "saf-11/box/", 4: ""}
+    monkeypatch.setattr(os.path, "isdir", lambda _: True)
+    monkeypatch.setattr(probe, "_sockets", lambda **_: {})
+    monkeypatch.setattr(probe, "_open_sockets", lambda _: [])
+    monkeypatch.setattr(probe, "_pids", lambda: [*marks])
+    monkeypatch.setattr(
+        probe, "_process", lambda pid: {"pid": pid, "command": "raylet", "mark": marks[pid]}
+    )
+
+    seen = probe.ray_processes({"cluster_id": "saf-1", "node": "box"})
+
+    assert [p["pid"] for p in seen["ours"]] == [1]
+    assert [p["pid"] for p in seen["others"]] == [3, 4]
+
+
+def test_names_have_each_address_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = {"box.c.saf": ["127.0.0.2", "10.0.0.9", "127.0.0.2"]}
+
+    def resolve(name: str, *_: object, **__: object) -> list[Any]:
+        if name not in known:
+            raise socket.gaierror(socket.EAI_NONAME, "not known")
+        return [(0, 0, 0, "", (address, 0)) for address in known[name]]
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    seen = probe.names({"names": ["box.c.saf", "head.c.saf"]})
+    assert seen["addresses"] == {"box.c.saf": ["10.0.0.9", "127.0.0.2"], "head.c.saf": []}
+
+
+def test_a_name_service_that_is_silent_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    over = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(10) and [])
+    monkeypatch.setattr(probe, "_NAME_SECONDS", 0.05)
+    seen = probe.names({"names": ["a.c.saf", "b.c.saf"]})
+    over.set()
+    assert seen["addresses"] == {"a.c.saf": [], "b.c.saf": []}
+
+
+def test_whether_names_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder, writable in ((tmp_path, True), (tmp_path / "absent", False)):
+        monkeypatch.setattr(probe, "HOSTS", str(folder / "hosts"))
+        assert probe.names({"names": []}) == {"addresses": {}, "writable": writable}

@@ -30,7 +30,7 @@ PIN = ROOT / "saf_env" / "uv-pin.txt"
 # The rooms in the order of the architecture: each may import from those before it.
 # fmt: off
 ROOMS = [
-    "errors", "platforms", "spec", "transports", "uv", "engine", "lock", "plan", "probe",
+    "errors", "alone", "platforms", "spec", "transports", "uv", "engine", "lock", "plan", "probe",
     "preflight", "provision", "runtimes", "cluster", "workloads", "harness", "report", "cli",
     "__main__",
 ]

@@ -7,10 +7,8 @@ from collections.abc import Sequence
 
 from saf_env.cli.context import Context
 from saf_env.cli.output import Progress, print_json, print_table
-from saf_env.cluster import state as states
-from saf_env.cluster.gate import findings, gather
+from saf_env.cluster.gate import check
 from saf_env.errors import PreflightError
-from saf_env.plan.model import NodePlan
 from saf_env.preflight.base import Finding, together
 from saf_env.preflight.registry import IDS, may_join, stopping, to_json
 
@@ -22,39 +20,22 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     context.refuse_unknown([*arguments.only, *arguments.ignore], IDS, "check")
     nodes = context.nodes(arguments.nodes)
     context.refuse_unsupported(nodes)
+    wish = {"ignore": arguments.ignore, "only": arguments.only, "deep": arguments.deep}
     with Progress() as progress:
         progress.step("looking at this machine")
-        found = _judged(context, arguments, nodes)
+        found = check(context, nodes, **wish)
         if arguments.fix:
-            from saf_env.cli.fix import fix
+            from saf_env.cluster.fix import fix
 
-            for line in fix(context, nodes, found, progress):
-                progress.notice(line)
-            found = _judged(context, arguments, nodes)
+            asked = [finding for finding in found if finding.id not in arguments.ignore]
+            fix(context, nodes, asked, progress.step, progress.notice)
+            progress.step("looking again")
+            found = check(context, nodes, **wish)
     if arguments.json:
         print_json(to_json(found))
     else:
         _show(found)
     return 0 if may_join(found) else PreflightError.exit_code
-
-
-def _judged(
-    context: Context, arguments: argparse.Namespace, nodes: Sequence[NodePlan]
-) -> list[Finding]:
-    state = states.read(context.home, context.plan.name)
-    found = context.runtime().find(state.recorded)
-    running = {node.node for node in found if node.whole("worker")}
-    facts = gather(
-        context.plan, nodes, context.transport, context.uv, context.engine, deep=arguments.deep
-    )
-    return findings(
-        context.plan,
-        facts,
-        context.stale(),
-        ignore=arguments.ignore,
-        only=arguments.only,
-        running=running,
-    )
 
 
 def _show(found: Sequence[Finding]) -> None:

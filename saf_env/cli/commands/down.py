@@ -30,11 +30,13 @@ def _stop(context: Context, cluster: str, names: list[str]) -> list[str]:
     with states.held(context.home, cluster, "saf-env down"), Progress() as progress:
         progress.step(f"stopping {', '.join(names) or f'cluster {cluster}'}")
         state = states.read(context.home, cluster)
-        runtime = context.runtime(cluster)
+        runtime, refused = context.runtime(cluster), ""
         stopped = runtime.stop(names, state.recorded)
         if not names:
-            runtime.native.names(())
+            _, refused = runtime.native.names(())
         states.write(context.home, cluster, state.without(names or state.nodes))
+    if refused:
+        print(f"the lines of cluster {cluster} stay in /etc/hosts: it cannot be written: {refused}")
     if stopped:
         print(f"stopped: {', '.join(stopped)}")
     else:

@@ -73,6 +73,7 @@ def node_json(node: NodePlan) -> dict[str, Any]:
         "labels": dict(node.labels),
         "variables": dict(node.variables),
         "environment": environment_json(node.environment),
+        "image": node.image.tag if node.image else "",
         "planned_fingerprint": node.fingerprint,
         "temp_dir": str(node.temp_dir),
     }

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from saf_env.cli.context import Context
-from saf_env.cli.look import look
 from saf_env.cli.output import print_json, print_table
 from saf_env.cluster import state as states
+from saf_env.cluster.look import look
 from saf_env.cluster.status import NodeStatus, as_json
 from saf_env.errors import LockError
 from saf_env.plan.build import token_path

@@ -9,9 +9,9 @@ import shutil
 from pathlib import Path
 
 from saf_env.cli.context import Context
-from saf_env.cli.look import Look, look
 from saf_env.cli.output import Progress, print_json
 from saf_env.cluster import state as states
+from saf_env.cluster.look import Look, look
 from saf_env.errors import BringUpError, UsageError, WorkloadError
 from saf_env.plan.model import NodePlan
 from saf_env.provision.folders import write_atomically

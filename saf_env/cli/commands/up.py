@@ -8,13 +8,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from saf_env.cli.context import Context
-from saf_env.cli.fix import make_token, refuse_in_use
 from saf_env.cli.output import Progress, print_json
 from saf_env.cluster import state as states
 from saf_env.cluster.status import NodeStatus, as_attested, as_json
 from saf_env.errors import BringUpError
 from saf_env.plan.model import NodePlan
-from saf_env.plan.names import host_names, hosts_lines
 from saf_env.preflight.registry import IDS
 
 if TYPE_CHECKING:
@@ -58,7 +56,8 @@ def _up(
     context: Context, arguments: argparse.Namespace, progress: Progress
 ) -> tuple[list[NodeStatus], tuple[str, ...]]:
     """The status of all nodes, and the names of those that had to be started."""
-    from saf_env.cli.look import look
+    from saf_env.cluster.look import look
+    from saf_env.cluster.prepare import make_token
 
     plan = context.plan
     context.refuse_unknown(arguments.nodes, [node.name for node in plan.nodes], "node")
@@ -82,9 +81,10 @@ def _up(
 
 def _bring_up(context: Context, arguments: argparse.Namespace, progress: Progress) -> UpResult:
     from saf_env.cluster.lifecycle import Lifecycle
+    from saf_env.cluster.prepare import prepare
 
     plan = context.plan
-    _provision(context, progress)
+    prepare(context, progress.step, progress.notice)
     lifecycle = Lifecycle(plan, context.runtime(), context.gcs, progress.step)
 
     def gate(nodes: Sequence[NodePlan]) -> None:
@@ -105,24 +105,3 @@ def _bring_up(context: Context, arguments: argparse.Namespace, progress: Progres
             progress.notice(f"warning: {names}: {finding.id}: {finding.summary}")
 
     return lifecycle.up(gate, arguments.nodes)
-
-
-def _provision(context: Context, progress: Progress) -> None:
-    """Make environments and images of the nodes, and the driver's, as far as they are missing."""
-    from saf_env.provision.environments import ensure_environment, ready
-
-    plan = context.plan
-    native = [node.environment for node in plan.nodes if node.kind == "native"]
-    for environment in {e.key: e for e in [*native, plan.driver]}.values():
-        if not ready(environment):
-            refuse_in_use(context, environment)
-        ensure_environment(environment, context.uv, progress.step)
-    for image in {n.image.key: n.image for n in plan.containers if n.image}.values():
-        from saf_env.provision.images import ensure_image
-
-        ensure_image(image, plan.name, context.uv, context.engine, progress.step)
-    names = hosts_lines(host_names(plan), plan.folder.name)
-    if names and context.runtime().native.names(names):
-        progress.notice(
-            f"wrote the names of cluster {plan.name} to /etc/hosts; `saf-env down` removes them"
-        )

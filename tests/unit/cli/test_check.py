@@ -1,21 +1,17 @@
-"""``saf-env check``: what is printed, what is mended, and the exit code."""
+"""``saf-env check``: what is printed, what is handed on to be mended, and the exit code."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from saf_env.cli import fix
 from saf_env.cli.commands import check
 from saf_env.cli.context import Context
-from saf_env.cli.output import Progress
-from saf_env.cluster.token import ensure_token
-from saf_env.plan.build import token_path
+from saf_env.cluster import fix as cluster_fix
 from saf_env.preflight.base import Finding
 
 UNJUDGED = Finding("temp-dir", "head", "skip", "could not be judged", "PermissionError: /tmp/x")
@@ -27,12 +23,17 @@ def run(found: list[Finding], monkeypatch: pytest.MonkeyPatch, **options: Any) -
     def nothing(*_: object) -> None:
         """Every name is known, every node can be run."""
 
-    monkeypatch.setattr(check, "_judged", lambda *_: found)
+    monkeypatch.setattr(check, "check", lambda *_, **__: found)
     context = SimpleNamespace(
         refuse_unknown=nothing, refuse_unsupported=nothing, nodes=lambda _: ()
     )
-    wanted = {"nodes": [], "only": [], "ignore": [], "fix": False, "json": False, **options}
-    return check.run(cast(Context, context), argparse.Namespace(**wanted))
+    wanted = {
+        **dict.fromkeys(("deep", "fix", "json"), False),
+        "nodes": [],
+        "only": [],
+        "ignore": [],
+    }
+    return check.run(cast(Context, context), argparse.Namespace(**{**wanted, **options}))
 
 
 @pytest.mark.parametrize(
@@ -66,28 +67,21 @@ def test_a_wish_that_cannot_be_judged_is_0(monkeypatch: pytest.MonkeyPatch) -> N
     assert run([Finding("shm", "head", "skip", "could not be judged", "?")], monkeypatch) == 0
 
 
-class Project:
-    """As much of a context as mending a token needs."""
+def test_fix_leaves_alone_what_is_ignored_and_then_looks_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token, disk = (Finding(name, "head", "fail", "wrong") for name in ("token", "disk"))
+    found, handed = [token, disk], list[Finding]()
 
-    def __init__(self, home: Path, *, running: bool) -> None:
-        self.home = home
-        self.plan = SimpleNamespace(name="local")
-        self._found = ["a process"] if running else []
+    def mend(*arguments: Any) -> None:
+        handed.extend(arguments[2])
+        arguments[4]("mended")
+        found.remove(token)
 
-    def runtime(self) -> Any:
-        return SimpleNamespace(find=lambda _: self._found)
+    monkeypatch.setattr(cluster_fix, "fix", mend)
+    assert run(found, monkeypatch, fix=True, json=True, ignore=["disk"]) == 4
 
-
-@pytest.mark.parametrize("running", [False, True])
-def test_fix_says_what_it_did_with_an_empty_token(tmp_path: Path, running: bool) -> None:
-    ensure_token(tmp_path, "local")
-    path = token_path(tmp_path, "local")
-    path.write_text("")
-
-    context = cast(Context, Project(tmp_path, running=running))
-    found = Finding("token", "head", "fail", "the token cannot be used")
-    (told,) = fix.fix(context, (), [found], Progress())
-
-    assert "it is empty" in told
-    assert ("left the token" in told) is running
-    assert (path.read_text() == "") is running
+    assert handed == [token]
+    printed = capsys.readouterr()
+    assert printed.err == "saf-env: mended\n"
+    assert [f["id"] for f in json.loads(printed.out)["findings"]] == ["disk"]

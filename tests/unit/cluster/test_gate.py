@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, cast
+
 import pytest
 
-from saf_env.cluster.gate import refuse_failed
+from saf_env.cluster import gate
+from saf_env.cluster.gate import gather, refuse_failed
+from saf_env.engine import Engine
 from saf_env.errors import PreflightError
+from saf_env.plan.model import ClusterPlan, NodePlan
 from saf_env.preflight.base import Finding
+from saf_env.transports.base import Transport
+from saf_env.uv import Uv
 
 
 def test_warnings_stop_nobody() -> None:
@@ -69,3 +78,38 @@ def test_what_a_failure_explains_is_not_told_again() -> None:
     assert caught.value.message.startswith("not fit to join: head, linux.")
     assert "    linux: python-build" in caught.value.message
     assert "    head: python-build" not in caught.value.message
+
+
+def test_facts_of_containers_are_joined_and_their_engine_is_asked_once(
+    plan: ClusterPlan, stalled_uv: Uv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linux = dataclasses.replace(plan.node("linux"), kind="container", fallback_reason="")
+    asked: list[list[str]] = []
+
+    def of_host(node: NodePlan, *_: object, **__: object) -> dict[str, Any]:
+        return {"facts": {"platform": "host", "of": node.name}, "unknown": {"packages": "inside"}}
+
+    def of_containers(nodes: Sequence[NodePlan], *_: object, deep: bool) -> dict[str, Any]:
+        assert deep
+        asked.append([node.name for node in nodes])
+        inside = {"facts": {"platform": "container", "packages": []}, "unknown": {}}
+        return {node.name: inside for node in nodes}
+
+    monkeypatch.setattr(gate, "gather_facts", of_host)
+    monkeypatch.setattr(gate, "container_facts", of_containers)
+
+    def seen(*nodes: NodePlan) -> dict[str, dict[str, Any]]:
+        host, engine = cast(Transport, None), cast(Engine, None)
+        return gather(plan, nodes, host, stalled_uv, engine, deep=True)
+
+    found = seen(linux, plan.head)
+    assert list(found) == ["linux", "head"]
+    assert found["linux"] == {
+        "facts": {"platform": "container", "packages": [], "of": "linux", "host": "host"},
+        "unknown": {},
+    }
+    assert found["head"] == of_host(plan.head)
+    # One that fell back is told why, so its engine is asked too.
+    seen(plan.head, plan.node("linux"))
+    seen(plan.head)
+    assert asked == [["linux"], ["linux"], []]

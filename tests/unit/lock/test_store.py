@@ -75,7 +75,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 def test_only_one_at_a_time(tmp_path: Path) -> None:
     with (
         store.guard(tmp_path, "c"),
-        pytest.raises(BusyError, match="another saf-env is locking cluster c"),
+        pytest.raises(BusyError, match="another saf-env has been locking cluster c"),
         store.guard(tmp_path, "c", wait=0.05),
     ):
         pass

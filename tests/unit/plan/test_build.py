@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from saf_env.lock.files import read
 from saf_env.lock.model import Lock
 from saf_env.plan.build import build, temp_dir, temp_dirs
 from saf_env.plan.model import ClusterPlan
 from saf_env.platforms import PLATFORMS
 from saf_env.spec.model import ClusterSpec
+from saf_env.spec.parse import parse
 
 HOME = Path("/project")
 
@@ -51,15 +53,40 @@ def with_base(lock: Lock) -> Lock:
 
 
 def test_without_a_base_image_a_container_falls_back_too(spec: ClusterSpec, lock: Lock) -> None:
-    linux = build(spec, lock, HOME, container_engine=True).node("linux")
+    linux = build(spec, lock, HOME).node("linux")
     assert linux.kind == "native"
     assert "no base image" in linux.fallback_reason
 
 
 def test_with_an_engine_a_container_stays_one(spec: ClusterSpec, lock: Lock) -> None:
-    plan = build(spec, with_base(lock), HOME, container_engine=True)
+    plan = build(spec, with_base(lock), HOME)
     assert plan.node("linux").kind == "container"
     assert plan.node("linux").fallback_reason == ""
+
+
+def example() -> tuple[ClusterSpec, Lock]:
+    root = Path(__file__).parents[3]
+    spec = parse((root / "examples" / "studio.toml").read_text(encoding="utf-8"))
+    return spec, read(root, "studio")
+
+
+def test_an_engine_of_this_machine_says_nothing_of_other_hosts() -> None:
+    spec, lock = example()
+    nodes = tuple(
+        replace(n, fallback="native" if n.kind == "container" else None) for n in spec.nodes
+    )
+    may_fall_back = replace(spec, nodes=nodes)
+    with_one = build(may_fall_back, lock, HOME)
+    without = build(may_fall_back, lock, HOME, without_engine={"alpha"})
+    assert [n.kind for n in with_one.nodes if n.name.endswith("linux")] == ["container"] * 2
+    assert without.node("alpha-linux").kind == "native"
+    assert without.node("beta-linux") == with_one.node("beta-linux")
+    assert without.node("gamma-mlx") == with_one.node("gamma-mlx")
+
+
+def test_the_example_is_planned_alike_with_and_without_an_engine() -> None:
+    spec, lock = example()
+    assert build(spec, lock, HOME) == build(spec, lock, HOME, without_engine=set(spec.hosts))
 
 
 def test_resources_and_labels_name_the_node_its_groups_and_the_users_own(plan: ClusterPlan) -> None:
@@ -91,17 +118,17 @@ def test_a_mac_gets_what_ray_needs_there(spec: ClusterSpec, lock: Lock) -> None:
         for name, t in lock.toolchains.items()
     }
     on_a_mac = replace(lock, toolchains=toolchains)
-    alone = build(spec, on_a_mac, HOME, container_engine=False).head
+    alone = build(spec, on_a_mac, HOME, without_engine={"here"}).head
     assert alone.variables["RAY_ENABLE_MAC_LARGE_OBJECT_STORE"] == "1"
     assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in alone.variables
     host = replace(spec.hosts["here"], address="100.64.0.1")
-    several = build(replace(spec, hosts={"here": host}), on_a_mac, HOME, container_engine=False)
+    several = build(replace(spec, hosts={"here": host}), on_a_mac, HOME, without_engine={"here"})
     assert several.head.variables["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "1"
     assert several.address == "100.64.0.1:6380"
 
 
 def test_the_fingerprint_follows_packages_and_interpreter(spec: ClusterSpec, lock: Lock) -> None:
-    first = build(spec, lock, HOME, container_engine=False)
+    first = build(spec, lock, HOME, without_engine={"here"})
     assert first.head.fingerprint != first.nodes[1].fingerprint
     toolchain = lock.toolchains["head"]
     other_build = replace(toolchain.interpreters["linux-x86_64"], sha256="0" * 64)
@@ -110,7 +137,7 @@ def test_the_fingerprint_follows_packages_and_interpreter(spec: ClusterSpec, loc
         spec,
         replace(lock, toolchains={**lock.toolchains, "head": changed}),
         HOME,
-        container_engine=False,
+        without_engine={"here"},
     )
     assert second.head.fingerprint != first.head.fingerprint
     assert second.head.environment.key != first.head.environment.key
@@ -120,7 +147,7 @@ def test_the_fingerprint_follows_packages_and_interpreter(spec: ClusterSpec, loc
 def test_nodes_with_one_environment_share_its_folder(spec: ClusterSpec, lock: Lock) -> None:
     same = replace(lock.toolchains["head"], node="linux")
     shared = replace(lock, toolchains={**lock.toolchains, "linux": same})
-    plan = build(spec, shared, HOME, container_engine=False)
+    plan = build(spec, shared, HOME, without_engine={"here"})
     assert plan.head.environment.path == plan.nodes[1].environment.path
     assert plan.head.temp_dir != plan.nodes[1].temp_dir
 
@@ -141,6 +168,6 @@ def test_sockets_fit_whatever_the_projects_path(home: str) -> None:
 
 def test_an_ipv6_address_is_bracketed(spec: ClusterSpec, lock: Lock) -> None:
     host = replace(spec.hosts["here"], address="fd00::1")
-    plan = build(replace(spec, hosts={"here": host}), lock, HOME, container_engine=False)
+    plan = build(replace(spec, hosts={"here": host}), lock, HOME, without_engine={"here"})
     assert plan.address == "[fd00::1]:6380"
     assert plan.head.address == "fd00::1"

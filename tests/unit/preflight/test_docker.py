@@ -174,6 +174,19 @@ def test_a_native_node_needs_the_names() -> None:
     assert verdict("advertised-name", facts, head, plan=plan).level == "ok"
 
 
+@pytest.mark.parametrize("writable", [True, False])
+def test_what_else_names_a_node_has_to_go(writable: bool) -> None:
+    head = make_node("head", 6380)
+    facts = changed(FACTS, "names", {"addresses": {}, "writable": writable})
+    for there, missing in ((["10.0.0.9"], True), (["10.0.0.9", "127.0.0.2"], False)):
+        seen = changed(facts, "names.addresses", {"box.local.saf": there})
+        found = verdict("advertised-name", seen, head, plan=make_plan(head, BOX))
+        assert (found.level, found.evidence) == ("fail", "box.local.saf is 10.0.0.9, not 127.0.0.2")
+        assert found.hint.startswith("take box.local.saf out of /etc/hosts")
+        assert ("--fix" in found.hint) is (missing and writable)
+        assert ("sudo tee" in found.hint) is (missing and not writable)
+
+
 PROXY = {"port": 6484, "name": "node_manager", "error": "", "pid": 7, "mark": ""}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from saf_env.runtimes import agent
 from saf_env.runtimes.agent import logs, macos_processes, ours, private_folder, set_link, tail
 
 MARK = "saf-1/linux/run"
@@ -177,3 +179,68 @@ def test_of_a_big_log_the_end_is_read(tmp_path: Path) -> None:
     assert len(logs(request(tmp_path))["texts"][str(log)]) == 1000
     assert tail(str(log)).endswith("\nend\n")
     assert tail(str(tmp_path / "none")) == ""
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A hosts file with a line of the system and one of another cluster."""
+    path = tmp_path / "hosts"
+    path.write_text("127.0.0.1 localhost\n10.0.0.1 a.b.saf # saf-env saf-11\n")
+    monkeypatch.setattr(agent, "HOSTS", str(path))
+    return path
+
+
+LINES = ["127.0.0.2 a.c.saf # saf-env saf-1", "127.0.0.2 b.c.saf # saf-env saf-1"]
+
+
+def write_names(*lines: str) -> tuple[bool, str]:
+    answer = agent.names({"cluster": "saf-1", "lines": list(lines)})
+    return answer["changed"], answer["refused"]
+
+
+def test_names_are_written_once_and_removed_without_a_trace(hosts: Path) -> None:
+    before, mode = hosts.read_text(), hosts.stat().st_mode
+    assert write_names() == (False, "")
+    assert write_names(*LINES) == (True, "")
+    assert hosts.read_text() == before + "\n".join(LINES) + "\n"
+    with hosts.open("a") as file:
+        file.write("10.0.0.2 later\n")
+    assert write_names(*LINES) == (False, "")
+    assert write_names(LINES[0]) == (True, "")
+    assert write_names() == (True, "")
+    assert hosts.read_text() == before + "10.0.0.2 later\n"
+    assert hosts.stat().st_mode == mode
+    assert [p.name for p in hosts.parent.iterdir()] == ["hosts"]
+
+
+def test_a_last_line_without_an_end_is_kept_apart(hosts: Path) -> None:
+    hosts.write_bytes(b"127.0.0.1 localhost")
+    assert write_names(LINES[0]) == (True, "")
+    assert hosts.read_text() == f"127.0.0.1 localhost\n{LINES[0]}\n"
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EROFS, errno.ENOSPC])
+def test_names_that_cannot_be_written_are_refused_with_the_reason(
+    hosts: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    before = hosts.read_text()
+    monkeypatch.setattr(os, "replace", fails)
+    assert write_names(*LINES) == (False, os.strerror(code))
+    assert hosts.read_text() == before
+    assert [p.name for p in hosts.parent.iterdir()] == ["hosts"]
+
+
+def test_a_hosts_file_that_is_mounted_is_written_in_place(
+    hosts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: object) -> None:
+        raise OSError(errno.EBUSY, "busy")
+
+    before, inode = hosts.read_text(), hosts.stat().st_ino
+    monkeypatch.setattr(os, "replace", busy)
+    assert write_names(*LINES) == (True, "")
+    assert write_names() == (True, "")
+    assert (hosts.read_text(), hosts.stat().st_ino) == (before, inode)

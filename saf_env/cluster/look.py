@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from saf_env.cli.context import Context
 from saf_env.cluster import state as states
 from saf_env.cluster.gate import gather
 from saf_env.cluster.gcs import RayNode
 from saf_env.cluster.lifecycle import plan_digest
+from saf_env.cluster.project import Project
 from saf_env.cluster.status import NodeStatus, state_of, strangers
 from saf_env.plan.build import token_path
 from saf_env.plan.fingerprint import actual_fingerprint
@@ -41,17 +41,17 @@ class Look:
         return not self.leftovers and all(states[name] == "ready" for name in names)
 
 
-def look(context: Context) -> Look:
+def look(project: Project) -> Look:
     """See :class:`Look`. Nothing is changed, and no state file is believed."""
-    plan = context.plan
-    state = states.read(context.home, plan.name)
+    plan = project.plan
+    state = states.read(project.home, plan.name)
     with ThreadPoolExecutor() as pool:
-        facts = pool.submit(gather, plan, plan.nodes, context.transport, context.uv, context.engine)
-        found = by_node(context.runtime().find(state.recorded))
+        facts = pool.submit(gather, plan, plan.nodes, project.transport, project.uv, project.engine)
+        found = by_node(project.runtime().find(state.recorded))
         # Without the token nobody is let in: what runs cannot be asked.
-        token = token_path(context.home, plan.name).exists()
+        token = token_path(project.home, plan.name).exists()
         alive = token and plan.head.name in found and found[plan.head.name].whole("head")
-        known = context.gcs.nodes() if alive else None
+        known = project.gcs.nodes() if alive else None
         seen = facts.result()
     by_run = {node.run: node for node in known or ()}
     ray = {name: by_run[f.run] for name, f in found.items() if f.run in by_run}
@@ -71,7 +71,7 @@ def look(context: Context) -> Look:
             head_answers=known is not None,
             as_planned=intact
             and fingerprint == node.fingerprint
-            and _of_this_plan(context, present),
+            and _of_this_plan(project, present),
         )
         nodes.append(NodeStatus(node, status, fingerprint, *_versions(inside)))
     planned = {node.name for node in plan.nodes}
@@ -80,11 +80,11 @@ def look(context: Context) -> Look:
     return Look(nodes, ray, others, leftovers)
 
 
-def _of_this_plan(context: Context, found: Found | None) -> bool:
+def _of_this_plan(project: Project, found: Found | None) -> bool:
     if found is None:
         return False
-    node = context.plan.node(found.node)
-    return found.run.split(".")[0] == plan_digest(node, context.plan.address)
+    node = project.plan.node(found.node)
+    return found.run.split(".")[0] == plan_digest(node, project.plan.address)
 
 
 def _versions(facts: dict[str, Any]) -> tuple[str, str]:

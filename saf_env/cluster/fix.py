@@ -1,0 +1,115 @@
+"""Mends what can be mended safely: the token, names of nodes, environments and images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from saf_env.cluster import state as states
+from saf_env.cluster.prepare import made_of, make_token, name_lines, refuse_in_use
+from saf_env.cluster.project import Project, found_nodes
+from saf_env.cluster.token import mend_token
+from saf_env.errors import ToolchainError
+from saf_env.plan.model import EnvironmentPlan, ImagePlan, NodePlan
+from saf_env.preflight.base import Finding
+from saf_env.preflight.registry import ENVIRONMENT, FIXABLE
+from saf_env.provision.environments import ensure_environment
+from saf_env.provision.folders import Notify
+
+_INSTALLED = ENVIRONMENT | {"image-present"}
+"""Checks of what a node is installed in, an environment or an image."""
+
+
+def fix(
+    project: Project,
+    nodes: Sequence[NodePlan],
+    found: Sequence[Finding],
+    step: Notify,
+    notice: Notify,
+) -> None:
+    """Mend what ``found`` says is wrong with ``nodes``, as far as that is ours to do.
+
+    Args:
+        project: their cluster.
+        nodes: those that were looked at.
+        found: the findings on them that may be acted on.
+        step: gets one line for each step that takes time.
+        notice: gets a line before each thing that is mended, and one when it could not be.
+
+    Raises:
+        PreflightError: a node runs in the environment or image that would have to be replaced.
+        BringUpError: the token is gone, and nodes run that were started with it.
+    """
+    acted = [f for f in found for n in nodes if n.name == f.node and _is_ours(f, n)]
+    if not acted:
+        return
+    ids = {finding.id for finding in acted}
+    # What a failure explains needs no mending of its own.
+    told = [f for f in acted if f.level != "skip"] or acted
+    notice(f"mending {', '.join(dict.fromkeys(f.id for f in told))}")
+    unsound = {f.node for f in acted if f.id in _INSTALLED}
+    with states.held(project.home, project.plan.name, "saf-env check --fix"):
+        if "token" in ids:
+            _token(project, notice)
+        if "advertised-name" in ids:
+            _names(project, notice)
+        made: dict[str, EnvironmentPlan | ImagePlan] = {
+            what.key: what for n in nodes if n.name in unsound and (what := made_of(n))
+        }
+        for what in made.values():
+            try:
+                _make(project, what, step, notice)
+            except ToolchainError as error:
+                notice(f"{error.message}{f'; {error.hint}' if error.hint else ''}")
+
+
+def _is_ours(finding: Finding, node: NodePlan) -> bool:
+    """Whether something can be done about ``finding``, and it is ours to do."""
+    if finding.id == "advertised-name":
+        # On a host without a native node it is a warning; its remedy is the same.
+        return finding.level in ("fail", "warn")
+    if finding.id in _INSTALLED and not made_of(node):
+        return False
+    # An environment that could not be judged (skip) is not there at all; of an image, its engine
+    # or image-present says why.
+    absent = finding.level == "skip" and finding.id in ENVIRONMENT and node.kind == "native"
+    return finding.id in FIXABLE and (finding.level == "fail" or absent)
+
+
+def _token(project: Project, notice: Notify) -> None:
+    """Make a missing token; mend one that is there, or say why that is the user's to do."""
+    if make_token(project):
+        notice("made the token")
+        return
+    running = bool(found_nodes(project))
+    for line in mend_token(project.home, project.plan.name, running=running):
+        notice(line)
+
+
+def _names(project: Project, notice: Notify) -> None:
+    """Make the cluster's lines in ``/etc/hosts`` what they have to be; others are left alone."""
+    lines = name_lines(project)
+    changed, refused = project.runtime().native.names(lines)
+    if changed:
+        notice(f"wrote to /etc/hosts, until `saf-env down`: {'; '.join(lines)}")
+    elif refused:
+        notice(f"/etc/hosts cannot be written: {refused}")
+    else:
+        notice("the cluster's lines are in /etc/hosts; what else names its nodes is left alone")
+
+
+def _make(
+    project: Project, what: EnvironmentPlan | ImagePlan, step: Notify, notice: Notify
+) -> None:
+    """Make an environment anew, or an image: from nothing, when there is one and it is wrong."""
+    if isinstance(what, EnvironmentPlan):
+        refuse_in_use(project, what)
+        notice(f"making the environment {what.key} anew")
+        ensure_environment(what, project.uv, step, rebuild=True)
+        return
+    from saf_env.provision.images import built, ensure_image
+
+    rebuild = bool(built(what, project.engine))
+    if rebuild:
+        refuse_in_use(project, what)
+    notice(f"building the image {what.tag}{' anew' if rebuild else ''}")
+    ensure_image(what, project.plan.name, project.uv, project.engine, step, rebuild=rebuild)

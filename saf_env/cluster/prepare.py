@@ -1,0 +1,80 @@
+"""Makes what nodes need before they start, and takes nothing away from one that runs."""
+
+from __future__ import annotations
+
+import os
+
+from saf_env.cluster.project import Project, found_nodes
+from saf_env.cluster.token import ensure_token
+from saf_env.errors import BringUpError, PreflightError
+from saf_env.plan.build import token_path
+from saf_env.plan.model import EnvironmentPlan, ImagePlan, NodePlan
+from saf_env.plan.names import host_names, hosts_lines
+from saf_env.provision.environments import ensure_environment, ready
+from saf_env.provision.folders import Notify
+
+
+def prepare(project: Project, step: Notify, notice: Notify) -> None:
+    """Make environments, images and names of all nodes, and the driver's, as far as missing.
+
+    Args:
+        project: the cluster.
+        step: gets one line for each step that takes time.
+        notice: gets what the user has to know of.
+
+    Raises:
+        PreflightError: a node runs in an environment that would have to be replaced.
+        ToolchainError: something cannot be made exactly as locked.
+    """
+    plan = project.plan
+    native = [node.environment for node in plan.nodes if node.kind == "native"]
+    for environment in {e.key: e for e in [*native, plan.driver]}.values():
+        if not ready(environment):
+            refuse_in_use(project, environment)
+        ensure_environment(environment, project.uv, step)
+    for image in {n.image.key: n.image for n in plan.containers if n.image}.values():
+        from saf_env.provision.images import ensure_image
+
+        ensure_image(image, plan.name, project.uv, project.engine, step)
+    lines = name_lines(project)
+    if lines and project.runtime().native.names(lines)[0]:
+        notice(f"wrote the names of cluster {plan.name} to /etc/hosts; `saf-env down` removes them")
+
+
+def name_lines(project: Project) -> list[str]:
+    """The lines that the cluster needs in ``/etc/hosts``; none when its nodes have no names."""
+    return hosts_lines(host_names(project.plan), project.plan.folder.name)
+
+
+def make_token(project: Project) -> bool:
+    """Make the cluster's token unless it is there; True when it was made.
+
+    Raises:
+        BringUpError: it is not there, and nodes run that were started with it.
+    """
+    path = token_path(project.home, project.plan.name)
+    if not os.path.exists(path) and found_nodes(project):
+        raise BringUpError(
+            f"the token {path} is gone, and the cluster that runs lets nobody in without it",
+            hint="put the file back; or run `saf-env down`, then `saf-env up`, which makes another",
+        )
+    return ensure_token(project.home, project.plan.name)
+
+
+def refuse_in_use(project: Project, what: EnvironmentPlan | ImagePlan) -> None:
+    """Raise PreflightError when a node runs from ``what``, which is about to be replaced."""
+    running = {found.node for found in found_nodes(project)}
+    nodes = [node for node in project.plan.nodes if node.name in running]
+    if inside := [node.name for node in nodes if made_of(node) == what]:
+        kind, name = "environment", what.key
+        if isinstance(what, ImagePlan):
+            kind, name = "image", what.tag
+        raise PreflightError(
+            f"the {kind} {name} has to be made anew, and {', '.join(inside)} runs in it",
+            hint="run `saf-env down`, then `saf-env check --fix`, then `saf-env up`",
+        )
+
+
+def made_of(node: NodePlan) -> EnvironmentPlan | ImagePlan | None:
+    """What a node is installed in; None for a container whose image the lock does not have."""
+    return node.image if node.kind == "container" else node.environment

@@ -1,0 +1,65 @@
+"""What commands have in common: the plan asks this machine's engine only where that matters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from saf_env.cli.context import Context
+from saf_env.lock.model import Lock
+from saf_env.spec.model import ClusterSpec
+
+
+def context(home: Path, spec: ClusterSpec, lock: Lock, *, answers: bool) -> Context:
+    """A call in ``home`` with an engine that notes in ``asked`` how often it was asked."""
+    asked: list[str] = []
+
+    def answer() -> bool:
+        asked.append("asked")
+        return answers
+
+    made = Context(home, home / "cluster.toml")
+    vars(made).update(spec=spec, lock=lock, engine=SimpleNamespace(answers=answer, asked=asked))
+    return made
+
+
+def asked(made: Context) -> int:
+    return len(vars(made)["engine"].asked)
+
+
+def with_base(lock: Lock) -> Lock:
+    linux = replace(lock.toolchains["linux"], base_image="debian@sha256:" + "d" * 64)
+    return replace(lock, toolchains={**lock.toolchains, "linux": linux})
+
+
+@pytest.mark.parametrize(("answers", "kind"), [(True, "container"), (False, "native")])
+def test_this_machines_engine_decides_for_this_machine(
+    spec: ClusterSpec, lock: Lock, tmp_path: Path, answers: bool, kind: str
+) -> None:
+    made = context(tmp_path, spec, with_base(lock), answers=answers)
+    assert made.has_containers
+    assert made.plan.node("linux").kind == kind
+    assert asked(made) == 1
+
+
+def test_it_is_not_asked_for_another_host(spec: ClusterSpec, lock: Lock, tmp_path: Path) -> None:
+    here = replace(spec.hosts["here"], address="100.64.0.1")
+    there = replace(here, name="there", address="100.64.0.2", ssh="there")
+    nodes = tuple(replace(n, host="there") if n.name == "linux" else n for n in spec.nodes)
+    several = replace(spec, hosts={"here": here, "there": there}, nodes=nodes)
+    made = context(tmp_path, several, with_base(lock), answers=False)
+    assert not made.has_containers
+    assert made.plan.node("linux").kind == "container"
+    assert asked(made) == 0
+
+
+def test_it_is_not_asked_for_nodes_that_must_be_containers(
+    spec: ClusterSpec, lock: Lock, tmp_path: Path
+) -> None:
+    nodes = tuple(replace(node, fallback=None) for node in spec.nodes)
+    made = context(tmp_path, replace(spec, nodes=nodes), with_base(lock), answers=False)
+    assert made.plan.node("linux").kind == "container"
+    assert asked(made) == 0

@@ -1,0 +1,186 @@
+"""What ``check --fix`` mends, what it leaves alone, and what it says of either."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from saf_env.cluster import fix as module
+from saf_env.cluster import prepare
+from saf_env.cluster.fix import fix
+from saf_env.cluster.project import Project
+from saf_env.cluster.token import ensure_token
+from saf_env.errors import BringUpError, PreflightError, ToolchainError
+from saf_env.plan.build import token_path
+from saf_env.plan.images import image_plan
+from saf_env.plan.model import ClusterPlan, ImagePlan, NodePlan
+from saf_env.preflight.base import Finding, Level
+from saf_env.provision import images
+
+BASE = "sha256:" + "1" * 64
+
+
+class Fake:
+    """A project in a folder, with ``running`` nodes, that writes down what is made."""
+
+    def __init__(self, home: Path, plan: ClusterPlan) -> None:
+        box = plan.node("linux")
+        self.image = image_plan(box.environment, BASE, "2" * 64)
+        self.box = dataclasses.replace(
+            box, kind="container", fallback_reason="", image=self.image, advertise="box.local.saf"
+        )
+        self.head = plan.head
+        self.home, self.plan = home, dataclasses.replace(plan, nodes=(self.box, self.head))
+        self.uv = self.engine = None
+        self.running: list[str] = []
+        self.names: tuple[bool, str] = (True, "")
+        self.lines: list[str] = []
+        self.built = ""
+        self.made: list[tuple[str, bool]] = []
+        self.fault: ToolchainError | None = None
+
+    def runtime(self) -> Any:
+        def write(lines: Sequence[str]) -> tuple[bool, str]:
+            self.lines += lines
+            return self.names
+
+        found = [SimpleNamespace(node=name) for name in self.running]
+        return SimpleNamespace(find=lambda _: found, native=SimpleNamespace(names=write))
+
+    def make(self, what: Any, *_: object, rebuild: bool) -> bool:
+        self.made.append((what.tag if isinstance(what, ImagePlan) else what.key, rebuild))
+        if self.fault:
+            raise self.fault
+        return True
+
+    def fix(self, *wrong: tuple[str, NodePlan, Level]) -> list[str]:
+        """What is told while findings are mended."""
+        told: list[str] = []
+        found = [Finding(check, node.name, level, "wrong") for check, node, level in wrong]
+        fix(cast(Project, self), self.plan.nodes, found, lambda _: None, told.append)
+        return told
+
+
+@pytest.fixture
+def project(tmp_path: Path, plan: ClusterPlan, monkeypatch: pytest.MonkeyPatch) -> Fake:
+    fake = Fake(tmp_path, plan)
+    monkeypatch.setattr(module, "ensure_environment", fake.make)
+    monkeypatch.setattr(images, "ensure_image", fake.make)
+    monkeypatch.setattr(images, "built", lambda *_: fake.built)
+    return fake
+
+
+def test_what_is_not_ours_to_mend_is_left_alone_without_a_word(project: Fake) -> None:
+    unlocked = dataclasses.replace(project.box, image=None)
+    project.plan = dataclasses.replace(project.plan, nodes=(unlocked, project.head))
+    assert (
+        project.fix(
+            ("disk", project.head, "fail"),
+            ("token", project.head, "warn"),
+            ("advertised-name", project.head, "ok"),
+            ("packages-locked", project.head, "ok"),
+            ("image-present", project.box, "fail"),
+        )
+        == []
+    )
+    assert not (project.home / ".saf").exists()
+
+
+def test_all_of_a_fresh_clone_is_mended_and_told_before(project: Fake) -> None:
+    env, tag = project.head.environment.key, project.image.tag
+    told = project.fix(
+        ("packages-locked", project.head, "fail"),
+        ("python-build", project.head, "skip"),
+        ("python-build", project.box, "skip"),
+        ("advertised-name", project.head, "fail"),
+        ("advertised-name", project.box, "fail"),
+        ("token", project.head, "fail"),
+        ("image-present", project.box, "fail"),
+    )
+
+    line = f"127.0.0.2 box.local.saf # saf-env {project.plan.folder.name}"
+    assert told == [
+        "mending packages-locked, advertised-name, token, image-present",
+        "made the token",
+        f"wrote to /etc/hosts, until `saf-env down`: {line}",
+        f"building the image {tag}",
+        f"making the environment {env} anew",
+    ]
+    assert project.made == [(tag, False), (env, True)]
+    assert token_path(project.home, "local").exists()
+
+
+def test_an_environment_that_is_not_there_at_all_is_made(project: Fake) -> None:
+    told = project.fix(("python-version", project.head, "skip"))
+    assert told[0] == "mending python-version"
+    assert project.made == [(project.head.environment.key, True)]
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ((True, ""), "wrote to /etc/hosts"),
+        ((False, "Permission denied"), "/etc/hosts cannot be written: Permission denied"),
+        ((False, ""), "the cluster's lines are in /etc/hosts"),
+    ],
+)
+@pytest.mark.parametrize("level", ["fail", "warn"])
+def test_names(project: Fake, names: tuple[bool, str], told: str, level: Level) -> None:
+    project.names = names
+    assert project.fix(("advertised-name", project.head, level))[1].startswith(told)
+
+
+def test_an_image_with_other_files_is_built_from_nothing(project: Fake) -> None:
+    project.built = "sha256:1"
+    told = project.fix(("packages-intact", project.box, "fail"))
+    assert told[1] == f"building the image {project.image.tag} anew"
+    assert project.made == [(project.image.tag, True)]
+
+
+@pytest.mark.parametrize(("name", "word"), [("head", "environment"), ("linux", "image")])
+def test_what_a_node_runs_in_is_not_replaced(project: Fake, name: str, word: str) -> None:
+    project.built, project.running = "sha256:1", ["head", "linux"]
+    with pytest.raises(PreflightError, match=f"the {word} .* and {name} runs in it"):
+        project.fix(("packages-intact", project.plan.node(name), "fail"))
+    assert project.made == []
+
+
+def test_an_image_that_is_gone_is_built_under_a_running_container(project: Fake) -> None:
+    project.running = ["linux"]
+    project.fix(("image-present", project.box, "fail"))
+    assert project.made == [(project.image.tag, False)]
+
+
+def test_what_cannot_be_made_is_told_and_the_rest_goes_on(project: Fake) -> None:
+    project.fault = ToolchainError("it cannot be pulled", hint="make one")
+    told = project.fix(
+        ("image-present", project.box, "fail"), ("packages-locked", project.head, "fail")
+    )
+    assert len(project.made) == 2
+    assert told.count("it cannot be pulled; make one") == 2
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_an_empty_token(project: Fake, running: bool) -> None:
+    ensure_token(project.home, "local")
+    path = token_path(project.home, "local")
+    path.write_text("")
+    project.running = ["head"] if running else []
+
+    told = project.fix(("token", project.head, "fail"))[1]
+
+    assert "it is empty" in told
+    assert ("left the token" in told) is running
+    assert (path.read_text() == "") is running
+
+
+def test_a_lost_token_is_not_replaced_under_nodes_that_run(project: Fake) -> None:
+    project.running = ["head"]
+    with pytest.raises(BringUpError, match="is gone"):
+        prepare.make_token(cast(Project, project))
+    assert not token_path(project.home, "local").exists()

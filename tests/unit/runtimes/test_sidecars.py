@@ -1,0 +1,89 @@
+"""Sidecars of nodes in a tailnet: stopped with their nodes, and never taken for nodes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from saf_env.engine import Engine
+from saf_env.errors import BringUpError
+from saf_env.plan.compose import LABEL_CLUSTER, LABEL_NODE, LABEL_ROLE, LABEL_RUN, LABEL_SIDECAR
+from saf_env.runtimes.compose import ComposeRuntime, check_key
+
+
+def container(**labels: str) -> dict[str, Any]:
+    return {"Id": "1", "State": "running", "Status": "Up", "Labels": labels}
+
+
+NODE = container(**{LABEL_CLUSTER: "saf-1", LABEL_NODE: "a", LABEL_ROLE: "worker", LABEL_RUN: "r"})
+SIDECAR = container(**{LABEL_CLUSTER: "saf-1", LABEL_SIDECAR: "a"})
+OTHER = container(**{LABEL_CLUSTER: "saf-1", LABEL_SIDECAR: "b"})
+
+
+class FakeEngine:
+    """An engine that has ``there`` and remembers what Compose was told."""
+
+    def __init__(self, *there: dict[str, Any]) -> None:
+        self.there = there
+        self.told: list[tuple[str, ...]] = []
+        self.client = SimpleNamespace(api=self)
+
+    def answers(self) -> bool:
+        return True
+
+    def containers(self, all: bool, filters: dict[str, list[str]]) -> list[dict[str, Any]]:
+        marks = [label.partition("=")[0] for label in filters["label"]]
+        return [c for c in self.there if set(marks) <= c["Labels"].keys()]
+
+    def networks(self, filters: dict[str, str]) -> list[str]:
+        return []
+
+    def run(self, *arguments: str, **_: object) -> SimpleNamespace:
+        self.told.append(arguments[arguments.index("plain") + 1 :])
+        return SimpleNamespace(ok=True)
+
+
+def runtime(engine: FakeEngine) -> ComposeRuntime:
+    return ComposeRuntime(cast(Engine, engine), "saf-1", Path("/place"))
+
+
+def test_a_sidecar_is_no_node() -> None:
+    assert [found.node for found in runtime(FakeEngine(NODE, SIDECAR)).find()] == ["a"]
+
+
+def test_a_sidecar_is_stopped_with_its_node() -> None:
+    engine = FakeEngine(NODE, SIDECAR, OTHER)
+    assert runtime(engine).stop(["a"]) == ["a"]
+    assert engine.told == [("rm", "--stop", "--force", "--volumes", "a", "a-tailscale")]
+
+
+@pytest.mark.parametrize(("names", "told"), [([], "down"), (["b"], "rm")])
+def test_a_sidecar_that_is_left_alone_is_stopped(names: list[str], told: str) -> None:
+    engine = FakeEngine(OTHER)
+    assert runtime(engine).stop(names) == []
+    assert [words[0] for words in engine.told] == [told]
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "told"),
+    [("key", 0o644, "0644"), ("key", 0o640, "0640"), ("", 0o600, "no file with a key")],
+)
+def test_a_key_that_is_not_fit_is_refused(text: str, mode: int, told: str, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.write_text(text)
+    key.chmod(mode)
+    with pytest.raises(BringUpError, match=told):
+        check_key(key)
+
+
+def test_a_key_that_is_missing_is_refused_and_a_private_one_taken(tmp_path: Path) -> None:
+    with pytest.raises(BringUpError, match="cannot read the tailnet's auth key"):
+        check_key(tmp_path / "key")
+    with pytest.raises(BringUpError, match="no file with a key"):
+        check_key(tmp_path)
+    (tmp_path / "key").write_text("key")
+    (tmp_path / "key").chmod(0o600)
+    check_key(tmp_path / "key")
