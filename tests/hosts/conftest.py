@@ -22,6 +22,7 @@ import pytest
 from saf_env import probe
 from saf_env.engine import Engine
 from saf_env.errors import ToolchainError
+from saf_env.lock.images import LOCAL_BASE
 from saf_env.lock.model import EnvironmentLock, Interpreter
 from saf_env.plan.images import image_plan
 from saf_env.plan.model import EnvironmentPlan, ImagePlan
@@ -31,7 +32,6 @@ from saf_env.transports.local import LocalTransport
 from saf_env.uv import Uv, find_uv, pinned_version, pinned_wheels
 
 PROJECT = Path(__file__).parents[2]
-BASE = "saf-env-base:bookworm"
 LOCKED = """\
 idna==3.10 \\
     --hash=sha256:946d195a0d259cbba61165e88e65941f16e9b36ea6ddb97f00452bae8b1287d3
@@ -121,11 +121,18 @@ class Yard:
         return caught.value
 
 
+@pytest.fixture(scope="session", autouse=True)
+def an_engine() -> None:
+    """Nothing here can run without; in CI, a skip is a failure."""
+    if not Engine(LocalTransport()).answers():
+        pytest.skip("no Docker engine answers: run `make engine base-image` (Debian, as root)")
+
+
 @pytest.fixture(scope="session")
 def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Yard]:
     engine = Engine(LocalTransport())
-    base = engine.image_id(BASE)
-    assert base, f"no engine, or no {BASE}: sh images/engine.sh; sh images/base.sh {BASE}"
+    base = engine.image_id(LOCAL_BASE)
+    assert base, f"no engine, or no {LOCAL_BASE}: make engine base-image"
     before = set(docker("images", "--quiet", "--no-trunc", "--all").split())
     yield Yard(tmp_path_factory.mktemp("a b, é"), base, engine)
     made = set(
