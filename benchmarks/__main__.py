@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks import cluster, command_line, locking
+from benchmarks import cluster, command_line, containers, locking
 from benchmarks.measure import CommandFailedError, Figures, Pair, Subject
 from benchmarks.project import Project, project
 from saf_env import __version__
@@ -35,7 +35,7 @@ class Group:
 
 GROUPS = tuple(
     Group(module.NAME, module.rounds, module.ROUNDS, module.SUBJECTS)
-    for module in (command_line, locking, cluster)
+    for module in (command_line, locking, cluster, containers)
 )
 NAMES = [subject.name for group in GROUPS for subject in group.subjects]
 
@@ -49,7 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with Progress() as progress:
             for group in GROUPS:
-                if any(subject.name in wanted for subject in group.subjects):
+                asked = [subject.name for subject in group.subjects if subject.name in wanted]
+                if asked and group.name == containers.NAME and not containers.engine_answers():
+                    progress.notice(f"not measured, no Docker engine answers: {', '.join(asked)}")
+                elif asked:
                     figures += _measured(group, arguments.rounds, arguments.warm_up, progress)
     except CommandFailedError as error:
         print(f"a command that is measured failed: {error}", file=sys.stderr)

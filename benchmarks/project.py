@@ -61,7 +61,7 @@ class Project:
         ).stdout
 
     def write(self, requirement: str = "") -> ClusterSpec:
-        """Write its cluster file: the repository's own, with another name and other ports.
+        """Write its cluster file: the repository's own with another name and ports, all native.
 
         Args:
             requirement: one more requirement of every node.
@@ -70,6 +70,7 @@ class Project:
         own = parse(text)
         text = text.replace(f'name = "{own.name}"', f'name = "{CLUSTER}"', 1)
         text = text.replace(f"port = {own.port}", f"port = {PORT}", 1)
+        text = text.replace('kind = "container"\nfallback = "native"', 'kind = "native"')
         if requirement:
             text = text.replace("requires = [", f'requires = ["{requirement}", ', 1)
         (self.home / "cluster.toml").write_text(text, encoding="utf-8")

@@ -18,21 +18,12 @@ import pytest
 
 from saf_env.engine import Engine
 from saf_env.errors import ToolchainError
+from saf_env.lock.images import LOCAL_BASE
 from saf_env.plan.images import image_plan
 from saf_env.provision.images import ensure_image, image_id
 from saf_env.provision.pack import pack
 from saf_env.transports.local import LocalTransport
-from tests.hosts.conftest import (
-    BASE,
-    CHILD,
-    LOCKED,
-    PROJECT,
-    Yard,
-    docker,
-    in_container,
-    served,
-    wheel,
-)
+from tests.hosts.conftest import CHILD, LOCKED, PROJECT, Yard, docker, in_container, served, wheel
 
 
 @pytest.mark.usefixtures("image")  # brings uv's own wheel into the cache
@@ -135,7 +126,7 @@ def test_a_base_without_glibc(yard: Yard, tmp_path: Path) -> None:
 
 
 def derived(yard: Yard, folder: Path, line: str) -> str:
-    (folder / "Dockerfile").write_text(f"FROM {BASE}\n{line}\n", encoding="utf-8")
+    (folder / "Dockerfile").write_text(f"FROM {LOCAL_BASE}\n{line}\n", encoding="utf-8")
     return docker("build", "--quiet", str(folder))
 
 
