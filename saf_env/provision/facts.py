@@ -90,6 +90,8 @@ def _ports(node: NodePlan) -> list[tuple[str, int] | tuple[str, int, str]]:
     """The ports that have to be free: name, number and, of those published, the address."""
     workers = range(node.ports.min_worker, node.ports.max_worker + 1)
     named = [*node.ports.fixed().items(), *(("worker", number) for number in workers)]
+    if node.network == "tailscale":  # a network of its own
+        return []
     if node.network != "bridge":
         return [*named]
     where: dict[int, str] = {}
