@@ -14,13 +14,16 @@ from saf_env.provision.environments import ensure_environment, ready
 from saf_env.provision.folders import Notify
 
 
-def prepare(project: Project, step: Notify, notice: Notify) -> None:
+def prepare(project: Project, step: Notify, notice: Notify) -> bool:
     """Make environments, images and names of all nodes, and the driver's, as far as missing.
 
     Args:
         project: the cluster.
         step: gets one line for each step that takes time.
         notice: gets what the user has to know of.
+
+    Returns:
+        Whether names were written, which is for :func:`forget_names` to undo.
 
     Raises:
         PreflightError: a node runs in an environment that would have to be replaced.
@@ -37,8 +40,16 @@ def prepare(project: Project, step: Notify, notice: Notify) -> None:
 
         ensure_image(image, plan.name, project.uv, project.engine, step)
     lines = name_lines(project)
-    if lines and project.runtime().native.names(lines)[0]:
-        notice(f"wrote the names of cluster {plan.name} to /etc/hosts; `saf-env down` removes them")
+    if not lines or not project.runtime().native.names(lines)[0]:
+        return False
+    notice(f"wrote the names of cluster {plan.name} to /etc/hosts; `saf-env down` removes them")
+    return True
+
+
+def forget_names(project: Project) -> None:
+    """Take the cluster's lines out of ``/etc/hosts`` when none of its nodes runs."""
+    if not found_nodes(project):
+        project.runtime().native.names([])
 
 
 def name_lines(project: Project) -> list[str]:

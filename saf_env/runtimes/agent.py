@@ -238,10 +238,14 @@ def stop(request: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
         ``stopped``: names of nodes; ``left``: processes that could not be ended.
     """
-    wanted = set(request["nodes"])
+    wanted, sessions = set(request["nodes"]), {one[0]: one for one in request["sessions"]}
 
     def cluster() -> list[dict[str, Any]]:
-        return ours(processes(), request["cluster"], request["sessions"])
+        found = ours(processes(), request["cluster"], sessions.values())
+        # Ray's agents overwrite their variables, and can outlive all that tells whose they are.
+        for p in found:
+            sessions.setdefault(p["session"], (p["session"], p["node"], p["run"], None))
+        return found
 
     def current() -> list[dict[str, Any]]:
         return [p for p in cluster() if not wanted or p["node"] in wanted]

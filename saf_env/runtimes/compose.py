@@ -77,6 +77,7 @@ class ComposeRuntime:
         Raises:
             BringUpError: the engine or Compose refuses, or others can read a tailnet's key.
         """
+        self._refuse_strangers()
         tailnet = [node for node in nodes if node.network == "tailscale"]
         if tailnet and plan.tailscale is not None:
             check_key(auth_key(plan.home, plan.tailscale))
@@ -110,19 +111,22 @@ class ComposeRuntime:
                 f"the Docker engine does not answer; the containers of {left} may still be there",
                 hint="start the engine, then run `saf-env down` again",
             )
-        found = [f.node for f in self.find() if not names or f.node in names]
-        beside = [c["Labels"][LABEL_SIDECAR] for c in self._containers(LABEL_SIDECAR)]
-        services = {*found, *(sidecar(node) for node in beside if not names or node in names)}
-        if names and services:
-            result = self._compose("rm", "--stop", "--force", "--volumes", *sorted(services))
-        elif services or (not names and self._networks()):
-            result = self._compose("down", "--volumes", "--remove-orphans")
-        else:
-            return []
-        if not result.ok:
-            what = ", ".join(sorted(services)) or "the network of the cluster"
-            raise unwell(result, f"cannot stop {what}")
-        return sorted(set(found))
+        all_nodes, all_sidecars = self._containers(), self._containers(LABEL_SIDECAR)
+        nodes = [c for c in all_nodes if not names or c["Labels"][LABEL_NODE] in names]
+        sidecars = [c for c in all_sidecars if not names or c["Labels"][LABEL_SIDECAR] in names]
+        stopped = sorted({c["Labels"][LABEL_NODE] for c in nodes})
+        what = f"cannot stop {', '.join(stopped) or 'what is left of the cluster'}"
+        # By id, not by Compose's project: what is not ours may have the same name. A node goes
+        # before the sidecar that it is reached through, so that the head hears it sign off.
+        for group in (nodes, sidecars):
+            if running := [c["Id"] for c in group if c["State"] != "exited"]:
+                self._act(what, "stop", *running)
+        if everything := [c["Id"] for c in (*nodes, *sidecars)]:
+            self._act(what, "rm", "--force", "--volumes", *everything)
+        last = len(everything) == len(all_nodes) + len(all_sidecars)
+        if last and (networks := self._networks()):
+            self._act(what, "network", "rm", *networks)
+        return stopped
 
     def watch(self, started: Sequence[Started]) -> Watch:
         """Look whether one of ``started`` ends; see :class:`Watch`."""
@@ -218,11 +222,35 @@ class ComposeRuntime:
         if not result.ok:
             raise unwell(result, f"cannot make the volume {name}", node)
 
-    def _networks(self) -> bool:
+    def _networks(self) -> list[str]:
+        """Ids of the cluster's networks."""
         if not self._engine.answers():
-            return False
+            return []
         label = f"{LABEL_CLUSTER}={self._id}"
-        return bool(self._engine.client.api.networks(filters={"label": label}))
+        found = self._engine.client.api.networks(filters={"label": label})
+        return [str(network["Id"]) for network in found]
+
+    def _act(self, what: str, *arguments: str) -> None:
+        """Run a docker command; ``what`` could not be done is said when it fails."""
+        result = self._engine.run(*arguments, timeout=_COMPOSE_SECONDS)
+        if not result.ok and "No such container" not in result.stderr:
+            raise unwell(result, what)
+
+    def _refuse_strangers(self) -> None:
+        """Raise BringUpError when a container that is not ours has the name of our project.
+
+        Compose would take it for one of the cluster's, and put another in its place.
+        """
+        label = f"com.docker.compose.project={self._id}"
+        there = self._engine.client.api.containers(all=True, filters={"label": label})
+        strangers = [c["Names"][0].lstrip("/") for c in there if LABEL_CLUSTER not in c["Labels"]]
+        if strangers:
+            raise BringUpError(
+                f"{self._engine.transport.host}: the Compose project {self._id} has containers "
+                f"that are not this cluster's: {', '.join(strangers)}",
+                hint=f"remove them (`docker rm --force {' '.join(strangers)}`), or give the "
+                "cluster another name in the cluster file",
+            )
 
     def _compose(self, *arguments: str, file: Path | None = None) -> Any:
         # Without a file Compose goes by its labels; but it looks for one in the folder it is in.

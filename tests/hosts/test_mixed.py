@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -15,123 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.hosts.clusters import CONTAINER_HEAD, NATIVE_HEAD, Mixed
 from tests.hosts.conftest import docker
-from tests.projects import Project, eventually
+from tests.projects import eventually
 
 ENVIRONMENT = "/opt/saf-env/env/bin/python"
 PROOF = Path(__file__).with_name("proof.py")
-HOSTS = Path("/etc/hosts")
 
-HEAD = """
-[cluster]
-name = "{name}"
-port = {port}
-[python]
-version = ">=3.11,<3.14"
-[environment]
-requires = ["ray[default,data]==2.60.0", "numpy"]
-exclude_newer = "2026-11-10"
-[environment.groups]
-mlx = ["mlx; sys_platform == 'darwin'", "mlx[cpu]; sys_platform == 'linux'"]
-[hosts.here]
-"""
-NODE = """
-[[nodes]]
-name = "{name}"
-host = "here"
-kind = "{kind}"
-cpus = 1
-"""
-METAL = NODE.format(name="metal", kind="native") + 'groups = ["mlx"]\n'
-BOX = NODE.format(name="box", kind="container") + 'memory = "4GiB"\n'
-CHEST = NODE.format(name="chest", kind="container")
-AS_HEAD = 'role = "head"\n'
-
-NATIVE_HEAD = HEAD.format(name="mixed", port=24000) + METAL + AS_HEAD + BOX + CHEST
-CONTAINER_HEAD = HEAD.format(name="boxed", port=24400) + METAL + BOX + AS_HEAD + CHEST
-
-
-class Mixed(Project):
-    """A project whose cluster has the nodes ``metal``, ``box`` and ``chest``."""
-
-    @property
-    def address(self) -> str:
-        return str(self.plan()["address"])
-
-    @property
-    def token(self) -> str:
-        return (self.state / "token").read_text(encoding="utf-8").strip()
-
-    def container(self, node: str) -> str:
-        """Id of the running container of ``node``; empty without one."""
-        marks = [f"label=saf-env.cluster={self.cluster_id}", f"label=saf-env.node={node}"]
-        filters = [word for mark in marks for word in ("--filter", mark)]
-        return docker("ps", "--quiet", "--no-trunc", *filters)
-
-    def left(self) -> list[str]:
-        """What the engine and the hosts file have of the cluster."""
-        mark = f"label=saf-env.cluster={self.cluster_id}"
-        found = docker("ps", "--all", "--quiet", "--filter", mark).split()
-        found += docker("network", "ls", "--quiet", "--filter", mark).split()
-        lines = HOSTS.read_text(encoding="utf-8").splitlines()
-        return found + [line for line in lines if self.cluster_id in line]
-
-    def driver(self, *command: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        """Run Python with ``command`` as a user's driver on this machine does."""
-        driver = Path(self.plan()["driver"]["path"]) / "bin" / "python"
-        variables = {
-            "PATH": "/usr/bin:/bin",
-            "HOME": os.environ["HOME"],
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str(self.state / "token"),
-        }
-        return subprocess.run(
-            [str(driver), *command],
-            env=variables,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-
-    def places(self) -> dict[str, str]:
-        """For each living node the host name that a task sees there."""
-        done = self.driver("-c", PLACES, self.address)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
-
-    def ends(self) -> dict[str, list[int]]:
-        """Ray's reasons for the deaths of each node that has died."""
-        done = self.driver("-c", ENDS, self.address)
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
-
-
-CONNECT = """
-import json, ray, socket, sys
-address = sys.argv[1]
-metal = address if address.startswith("metal.") else "metal." + address.partition(".")[2]
-ray.init(address, _node_ip_address=metal.rpartition(":")[0], logging_level="ERROR")
-"""
-PLACES = (
-    CONNECT
-    + """
-where = ray.remote(num_cpus=0)(lambda: socket.gethostname())
-names = [n["Labels"]["saf-node"] for n in ray.nodes() if n["Alive"]]
-found = [where.options(resources={"saf_node_" + name: 0.01}).remote() for name in names]
-print(json.dumps(dict(zip(names, ray.get(found, timeout=60)))))
-"""
-)
-ENDS = (
-    CONNECT
-    + """
-found = {}
-for node in ray.nodes():
-    if not node["Alive"]:
-        found.setdefault(node["Labels"]["saf-node"], []).append(node["DeathReason"])
-print(json.dumps(found))
-"""
-)
 EXPECTED_TERMINATION, UNEXPECTED_TERMINATION = 1, 2  # NodeDeathInfo.Reason in Ray's common.proto
 READY = dict.fromkeys(("metal", "box", "chest"), "ready")
 
@@ -315,5 +204,6 @@ def test_down_leaves_nothing(up: Mixed) -> None:
     up.ok("down")
     assert up.left() == []
     assert up.processes() == []
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.2", up.plan()["nodes"][1]["ports"]["node_manager"]))
+    for node in up.plan()["nodes"]:
+        with socket.create_server(("127.0.0.2", node["ports"]["node_manager"])):
+            pass

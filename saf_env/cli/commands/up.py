@@ -81,10 +81,10 @@ def _up(
 
 def _bring_up(context: Context, arguments: argparse.Namespace, progress: Progress) -> UpResult:
     from saf_env.cluster.lifecycle import Lifecycle
-    from saf_env.cluster.prepare import prepare
+    from saf_env.cluster.prepare import forget_names, prepare
 
     plan = context.plan
-    prepare(context, progress.step, progress.notice)
+    wrote = prepare(context, progress.step, progress.notice)
     lifecycle = Lifecycle(plan, context.runtime(), context.gcs, progress.step)
 
     def gate(nodes: Sequence[NodePlan]) -> None:
@@ -104,4 +104,9 @@ def _bring_up(context: Context, arguments: argparse.Namespace, progress: Progres
         for finding, names in together([f for f in found if f.level == "warn"]):
             progress.notice(f"warning: {names}: {finding.id}: {finding.summary}")
 
-    return lifecycle.up(gate, arguments.nodes)
+    try:
+        return lifecycle.up(gate, arguments.nodes)
+    except BaseException:
+        if wrote:
+            forget_names(context)
+        raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,29 @@ def test_a_recorded_leader_is_ours_whatever_its_mark_says() -> None:
 
     reused = {**process(10, 10, "/e/python -m ray"), "started": "another"}
     assert found([reused, process(11, 10, "/e/raylet")], recorded) == {}
+
+
+def test_who_outlives_its_whole_node_is_stopped_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a start that nobody recorded, the leader and the raylet tell whose the agent is."""
+    alive = {
+        10: process(10, 10, "/e/bin/python -m ray", MARK),
+        11: process(11, 10, "/e/ray/raylet/raylet --x", MARK),
+        12: process(12, 10, "ray::DashboardAgent"),
+        20: process(20, 20, "ray::DashboardAgent"),
+    }
+
+    def kill(pid: int, number: int) -> None:
+        if pid != 12 or number == signal.SIGKILL:
+            del alive[pid]
+
+    monkeypatch.setattr(agent, "processes", lambda: [dict(p) for p in alive.values()])
+    monkeypatch.setattr(agent, "_started", lambda pid: "1" if pid in alive else "")
+    monkeypatch.setattr(agent, "_is_rays", lambda p: p["pid"] == 11)
+    monkeypatch.setattr(os, "kill", kill)
+    request = {"cluster": "saf-1", "nodes": [], "sessions": [], "grace": 0.0}
+    done = agent.stop(request)
+    assert done == {"stopped": ["linux"], "left": []}
+    assert alive.keys() == {20}
 
 
 def test_macos_lists_variables_behind_the_command() -> None:

@@ -14,13 +14,16 @@ from saf_env.plan.compose import LABEL_CLUSTER, LABEL_NODE, LABEL_ROLE, LABEL_RU
 from saf_env.runtimes.compose import ComposeRuntime, check_key
 
 
-def container(**labels: str) -> dict[str, Any]:
-    return {"Id": "1", "State": "running", "Status": "Up", "Labels": labels}
+def container(identity: str, **labels: str) -> dict[str, Any]:
+    names = [f"/{identity}-1"]
+    return {"Id": identity, "State": "running", "Status": "Up", "Labels": labels, "Names": names}
 
 
-NODE = container(**{LABEL_CLUSTER: "saf-1", LABEL_NODE: "a", LABEL_ROLE: "worker", LABEL_RUN: "r"})
-SIDECAR = container(**{LABEL_CLUSTER: "saf-1", LABEL_SIDECAR: "a"})
-OTHER = container(**{LABEL_CLUSTER: "saf-1", LABEL_SIDECAR: "b"})
+NODE = container(
+    "n", **{LABEL_CLUSTER: "saf-1", LABEL_NODE: "a", LABEL_ROLE: "worker", LABEL_RUN: "r"}
+)
+SIDECAR = container("s", **{LABEL_CLUSTER: "saf-1", LABEL_SIDECAR: "a"})
+OTHER = container("o", **{LABEL_CLUSTER: "saf-1", LABEL_SIDECAR: "b"})
 
 
 class FakeEngine:
@@ -38,11 +41,11 @@ class FakeEngine:
         marks = [label.partition("=")[0] for label in filters["label"]]
         return [c for c in self.there if set(marks) <= c["Labels"].keys()]
 
-    def networks(self, filters: dict[str, str]) -> list[str]:
-        return []
+    def networks(self, filters: dict[str, str]) -> list[dict[str, str]]:
+        return [{"Id": "net"}]
 
     def run(self, *arguments: str, **_: object) -> SimpleNamespace:
-        self.told.append(arguments[arguments.index("plain") + 1 :])
+        self.told.append(arguments)
         return SimpleNamespace(ok=True)
 
 
@@ -54,17 +57,26 @@ def test_a_sidecar_is_no_node() -> None:
     assert [found.node for found in runtime(FakeEngine(NODE, SIDECAR)).find()] == ["a"]
 
 
-def test_a_sidecar_is_stopped_with_its_node() -> None:
+def test_a_sidecar_is_stopped_with_its_node_and_after_it() -> None:
     engine = FakeEngine(NODE, SIDECAR, OTHER)
     assert runtime(engine).stop(["a"]) == ["a"]
-    assert engine.told == [("rm", "--stop", "--force", "--volumes", "a", "a-tailscale")]
+    assert engine.told == [("stop", "n"), ("stop", "s"), ("rm", "--force", "--volumes", "n", "s")]
 
 
-@pytest.mark.parametrize(("names", "told"), [([], "down"), (["b"], "rm")])
-def test_a_sidecar_that_is_left_alone_is_stopped(names: list[str], told: str) -> None:
+NETWORK = ("network", "rm", "net")
+
+
+@pytest.mark.parametrize("names", [[], ["b"]])
+def test_a_sidecar_that_is_left_alone_is_stopped(names: list[str]) -> None:
     engine = FakeEngine(OTHER)
     assert runtime(engine).stop(names) == []
-    assert [words[0] for words in engine.told] == [told]
+    assert engine.told == [("stop", "o"), ("rm", "--force", "--volumes", "o"), NETWORK]
+
+
+def test_what_has_ended_is_only_removed() -> None:
+    engine = FakeEngine({**NODE, "State": "exited"})
+    assert runtime(engine).stop(["a"]) == ["a"]
+    assert engine.told == [("rm", "--force", "--volumes", "n"), NETWORK]
 
 
 @pytest.mark.parametrize(
