@@ -118,6 +118,10 @@ class Engine:
         seen = self._look("image", "inspect", "--format", "{{json .}}", *references)
         return read_images(seen.stdout, references)
 
+    def installed(self) -> bool:
+        """Whether there is a docker command."""
+        return self._has("docker")
+
     def answers(self) -> bool:
         """Whether there is an engine, and it lets this user in."""
         if not self._has("docker"):

@@ -85,8 +85,11 @@ def own_folder(home: Path) -> Path:
 
 
 def cache_root(home: Path, environ: Mapping[str, str] = os.environ) -> Path:
-    """Where downloads are kept: ``SAF_ENV_CACHE``, else ``.saf/cache`` of the project ``home``."""
-    return Path(environ.get("SAF_ENV_CACHE") or home / ".saf" / "cache")
+    """Where downloads are kept: ``SAF_ENV_CACHE``, else ``.saf/cache`` of the project ``home``.
+
+    A relative path is below ``home``: uv runs in many folders.
+    """
+    return home / (environ.get("SAF_ENV_CACHE") or Path(".saf", "cache"))
 
 
 @dataclass(frozen=True)

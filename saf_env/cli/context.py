@@ -120,16 +120,33 @@ class Context:
         """The plan of the cluster file and the lock in place.
 
         Whether container nodes fall back is decided when they are started: what runs in containers
-        is not planned as processes because its engine has a bad minute. Only this machine's engine
-        is asked, and only for nodes that may fall back; it says nothing of other hosts'.
+        is not planned as processes because its engine has a bad minute. Only this machine is looked
+        at, and only for nodes that may fall back; it says nothing of other hosts.
         """
-        from saf_env.plan.build import build
+        from saf_env.plan.build import NO_ENGINE, build
 
         lock = self.lock  # without one, nobody needs to ask an engine
-        missing = {n.host for n in self.spec.nodes if n.fallback and self._is_here(n)}
-        if missing and (self._runs_containers or self.engine.answers()):
-            missing = set()
-        return build(self.spec, lock, self.home, without_engine=missing)
+        here = [n.host for n in self.spec.nodes if n.fallback and self._is_here(n)]
+        if not here or self._runs_containers:
+            return build(self.spec, lock, self.home)
+        obstacle = "" if self.engine.answers() else NO_ENGINE
+        plan = build(self.spec, lock, self.home, no_containers=dict.fromkeys(here, obstacle))
+        if not obstacle and (obstacle := self._nameless(plan, here[0])):
+            return build(self.spec, lock, self.home, no_containers=dict.fromkeys(here, obstacle))
+        return plan
+
+    def _nameless(self, plan: ClusterPlan, host: str) -> str:
+        """Why the native nodes of this machine would not find containers; empty when they would."""
+        from saf_env.plan.names import host_names, hosts_command, hosts_lines
+
+        lines = hosts_lines(host_names(plan), plan.folder.name)
+        native = any(n.host == host and n.kind == "native" for n in plan.nodes)
+        if not lines or not native or not self.runtime().native.names(lines, look=True)[1]:
+            return ""
+        return (
+            f"this user may not write its name to /etc/hosts. For containers, run "
+            f"`{hosts_command(lines)}`, then `saf-env down` and `saf-env up`"
+        )
 
     @property
     def has_containers(self) -> bool:

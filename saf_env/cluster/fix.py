@@ -8,7 +8,7 @@ from saf_env.cluster import state as states
 from saf_env.cluster.prepare import made_of, make_token, name_lines, refuse_in_use
 from saf_env.cluster.project import Project, found_nodes
 from saf_env.cluster.token import mend_token
-from saf_env.errors import ToolchainError
+from saf_env.errors import PreflightError, ToolchainError
 from saf_env.plan.model import EnvironmentPlan, ImagePlan, NodePlan
 from saf_env.preflight.base import Finding
 from saf_env.preflight.registry import ENVIRONMENT, FIXABLE
@@ -36,7 +36,6 @@ def fix(
         notice: gets a line before each thing that is mended, and one when it could not be.
 
     Raises:
-        PreflightError: a node runs in the environment or image that would have to be replaced.
         BringUpError: the token is gone, and nodes run that were started with it.
     """
     acted = [f for f in found for n in nodes if n.name == f.node and _is_ours(f, n)]
@@ -58,7 +57,7 @@ def fix(
         for what in made.values():
             try:
                 _make(project, what, step, notice)
-            except ToolchainError as error:
+            except (PreflightError, ToolchainError) as error:  # the others may do
                 notice(f"{error.message}{f'; {error.hint}' if error.hint else ''}")
 
 

@@ -158,11 +158,15 @@ class Lifecycle:
         states.write(self._plan.home, self._plan.name, self._state)
 
     def _clear(self, missing: Sequence[NodePlan]) -> None:
-        """Stop what is left of nodes that are to start, and of nodes that the plan has no more."""
+        """Stop what is left of nodes that are to start, and of nodes that the plan has no more.
+
+        Where the head is to start, that is everything: nobody joins a new one.
+        """
         planned = {node.name for node in self._plan.nodes}
         names = {node.name for node in missing}
         found = {f.node for f in self._runtime.find(self._state.recorded)}
-        leftovers = sorted(found & names | found - planned)
+        everything = self._plan.head.name in names
+        leftovers = sorted(found if everything else found & names | found - planned)
         if leftovers:
             self._notify(f"stopping what is left of {', '.join(leftovers)}")
             self._stop(leftovers)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from saf_env.alone import nobody
 from saf_env.engine import Engine
 from saf_env.errors import LockError, UsageError
 from saf_env.lock import files, store
@@ -115,6 +116,7 @@ def make(
         notify,
         wanted=inputs(spec),
     )
+    store.recover(home, spec.name)  # under the guard it would wait for itself
     if order.unasked and (present := _present(order)):
         return LockOutcome(present, (), written=False)
     with store.guard(home, spec.name, notify):
@@ -159,8 +161,13 @@ def _present(order: _Order) -> Lock | None:
         return None
     if locked != order.wanted:
         return None
-    # A base image that could not be had may be there by now.
-    return None if _lacks_base(order.spec, lock) and _base(order, None) else lock
+    # A base image that could not be had may be there by now; that it is not was said before.
+    engine = Engine(order.uv.transport, order.uv.environ)
+    if _lacks_base(order.spec, lock) and engine.answers():
+        from saf_env.lock.images import pin_base
+
+        return None if pin_base(order.spec.base_image, engine, nobody) else lock
+    return lock
 
 
 def _lacks_base(spec: ClusterSpec, lock: Lock) -> bool:

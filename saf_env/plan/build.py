@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Mapping
 from pathlib import Path
 
 from saf_env.lock.model import Interpreter, Lock, Toolchain
@@ -31,9 +31,12 @@ _SHARE = 0.3
 
 _FIXED_PORTS = 12
 
+NO_ENGINE = "no Docker engine answers on this machine"
+"""Why a container node of this machine runs natively."""
+
 
 def build(
-    spec: ClusterSpec, lock: Lock, home: Path, *, without_engine: Collection[str] = ()
+    spec: ClusterSpec, lock: Lock, home: Path, *, no_containers: Mapping[str, str] | None = None
 ) -> ClusterPlan:
     """The plan of ``spec``, locked by ``lock``, in the project folder ``home``.
 
@@ -41,11 +44,11 @@ def build(
         spec: the cluster file.
         lock: its lock.
         home: absolute path of the project folder.
-        without_engine: names of the hosts that were asked and have no Docker engine that answers;
-            of all others the plan takes it that they have one.
+        no_containers: by host, why containers cannot run there; of all others the plan takes it
+            that they can.
     """
     reasons = {
-        node.name: _fallback(node, lock, engine=node.host not in without_engine)
+        node.name: _fallback(node, lock, (no_containers or {}).get(node.host, ""))
         for node in spec.nodes
     }
     # Who is in a network of the engine cannot reach an address of the host's loopback.
@@ -70,12 +73,12 @@ def build(
     )
 
 
-def _fallback(node: NodeSpec, lock: Lock, *, engine: bool) -> str:
+def _fallback(node: NodeSpec, lock: Lock, obstacle: str) -> str:
     """Why a container node runs natively; empty when it does not, or must not."""
     if node.kind != "container" or node.fallback is None:
         return ""
-    if not engine:
-        return "no Docker engine answers on this machine"
+    if obstacle:
+        return obstacle
     if not lock.toolchains[node.name].base_image:
         return "the lock has no base image for it (`saf-env lock` looks for one again)"
     return ""

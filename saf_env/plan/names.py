@@ -9,7 +9,7 @@ hosts the file ``/etc/hosts``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from saf_env.plan.model import ClusterPlan, NodePlan
 
@@ -54,6 +54,12 @@ def extra_hosts(plan: ClusterPlan, node: NodePlan) -> dict[str, str]:
 def hosts_lines(names: Mapping[str, str], cluster_id: str) -> list[str]:
     """The lines of ``/etc/hosts`` for ``names``, each marked as the cluster's."""
     return [f"{address} {name} {marker(cluster_id)}" for name, address in sorted(names.items())]
+
+
+def hosts_command(lines: Sequence[str]) -> str:
+    """What a user runs who may not do it without ``sudo``."""
+    text = "\\n".join(lines)
+    return f"printf '{text}\\n' | sudo tee -a /etc/hosts"
 
 
 def marker(cluster_id: str) -> str:

@@ -34,7 +34,10 @@ _ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 """The machine, as Linux says it, by Docker's name for it."""
 
 _DENIED = re.compile(r"permission denied while trying to connect|connect: permission denied", re.I)
-_ELSE = '; or let the node run natively, with fallback = "native" in the cluster file'
+_ELSE = (
+    '; or let the node run natively: fallback = "native" in the cluster file, `saf-env down`, '
+    "`saf-env up`"
+)
 
 
 def _on_mac(case: Case) -> bool:

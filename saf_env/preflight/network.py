@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from saf_env.plan.model import NodePlan
-from saf_env.plan.names import host_names, hosts_lines
+from saf_env.plan.names import host_names, hosts_command, hosts_lines
 from saf_env.preflight.base import Case, Check, Verdict, fail, in_container, listed, ok, warn
 
 REDIS_PORT = 6379
@@ -46,8 +46,8 @@ def _remedies(
     if names and writable:
         return [*found, "`saf-env up` and `saf-env check --fix` add them to /etc/hosts"]
     if names:
-        text = "\\n".join(hosts_lines(names, case.cluster.folder.name))
-        found.append(f"run `printf '{text}\\n' | sudo tee -a /etc/hosts` on this host")
+        command = hosts_command(hosts_lines(names, case.cluster.folder.name))
+        found.append(f"run `{command}` on this host")
     return found
 
 

@@ -401,13 +401,15 @@ def logs(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 HOSTS = "/etc/hosts"
+_AS_IT_IS = "surrogateescape"  # others may have written it in another encoding
 
 
 def names(request: Mapping[str, Any]) -> dict[str, Any]:
     """Make ``lines`` those of /etc/hosts that are marked as the cluster's; none removes them.
 
     Args:
-        request: ``cluster``: its id; ``lines``, each with its mark ``# saf-env <id>`` at the end.
+        request: ``cluster``: its id; ``lines``, each with its mark ``# saf-env <id>`` at the end;
+            ``look``: true to see only whether it can be done.
 
     Returns:
         ``changed``: whether the file was written; ``refused``: why it could not be, or empty.
@@ -415,6 +417,9 @@ def names(request: Mapping[str, Any]) -> dict[str, Any]:
     try:
         if _other_lines(request["cluster"], request["lines"]) is None:
             return {"changed": False, "refused": ""}
+        if request["look"]:
+            may = os.access(os.path.dirname(HOSTS), os.W_OK)
+            return {"changed": False, "refused": "" if may else os.strerror(errno.EACCES)}
         held = _hold(os.path.dirname(HOSTS))
         try:
             _write_names(request["cluster"], request["lines"])
@@ -428,7 +433,7 @@ def names(request: Mapping[str, Any]) -> dict[str, Any]:
 def _other_lines(cluster: str, lines: Sequence[str]) -> list[str] | None:
     """All lines of the hosts file but the cluster's; None if those are ``lines``, wherever."""
     try:
-        with open(HOSTS, encoding="utf-8", newline="") as file:
+        with open(HOSTS, encoding="utf-8", errors=_AS_IT_IS, newline="") as file:
             found = file.read().splitlines(keepends=True)
     except FileNotFoundError:
         found = []
@@ -447,7 +452,7 @@ def _write_names(cluster: str, lines: Sequence[str]) -> None:
     after = "".join([*kept, *(line + "\n" for line in lines)])
     made = f"{HOSTS}.saf-env-{os.getpid()}"
     try:
-        with open(made, "w", encoding="utf-8", newline="") as file:
+        with open(made, "w", encoding="utf-8", errors=_AS_IT_IS, newline="") as file:
             file.write(after)
         os.chmod(made, os.stat(HOSTS).st_mode & 0o777 if os.path.exists(HOSTS) else 0o644)
         _replace(made, HOSTS, after)
@@ -479,7 +484,7 @@ def _replace(made: str, path: str, text: str) -> None:
     except OSError as error:
         if error.errno != errno.EBUSY:
             raise
-        with open(path, "r+", encoding="utf-8", newline="") as file:
+        with open(path, "r+", encoding="utf-8", errors=_AS_IT_IS, newline="") as file:
             file.write(text)
             file.truncate()
 

@@ -104,9 +104,13 @@ class ComposeRuntime:
         return [_found(container) for container in self._containers()]
 
     def stop(self, names: Sequence[str], recorded: Sequence[Started] = ()) -> list[str]:
-        """See :meth:`saf_env.runtimes.base.Runtime.stop`: drained, then removed with all theirs."""
-        if recorded_here(recorded, names) and not self._engine.answers():
-            left = ", ".join(s.node for s in recorded_here(recorded, names))
+        """See :meth:`saf_env.runtimes.base.Runtime.stop`: drained, then removed with all theirs.
+
+        Where there is no docker command any more, its containers are taken to be gone with it.
+        """
+        here = recorded_here(recorded, names)
+        if here and self._engine.installed() and not self._engine.answers():
+            left = ", ".join(s.node for s in here)
             raise BringUpError(
                 f"the Docker engine does not answer; the containers of {left} may still be there",
                 hint="start the engine, then run `saf-env down` again",

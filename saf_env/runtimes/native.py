@@ -148,13 +148,22 @@ class NativeRuntime:
         answer = self._ask(request)
         return answer["texts"], answer["offsets"]
 
-    def names(self, lines: Sequence[str]) -> tuple[bool, str]:
+    def names(self, lines: Sequence[str], *, look: bool = False) -> tuple[bool, str]:
         """Make ``lines`` the cluster's own in ``/etc/hosts``, others are left alone.
+
+        Args:
+            lines: from :func:`saf_env.plan.names.hosts_lines`; none removes them.
+            look: see only whether they are there or can be written.
 
         Returns:
             Whether the file was changed; why it could not be, empty otherwise.
         """
-        request = {"op": "names", "cluster": self._folder.name, "lines": list(lines)}
+        request = {
+            "op": "names",
+            "cluster": self._folder.name,
+            "lines": list(lines),
+            "look": look,
+        }
         answer = self._ask(request)
         return answer["changed"], answer["refused"]
 

@@ -15,11 +15,14 @@ from tests.projects import Project, cluster_file
 
 @pytest.fixture(scope="session")
 def main_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
-    """A project that is locked and provisioned, in a folder with a blank and an accent."""
+    """A project that is locked and provisioned, in a folder with a blank and an accent.
+
+    No Docker engine answers, so its container node falls back; others are in tests/hosts.
+    """
     home = tmp_path_factory.mktemp("project") / "a b é"
     home.mkdir()
     (home / "cluster.toml").write_text(cluster_file(21000), encoding="utf-8")
-    project = Project(home)
+    project = Project(home, {"DOCKER_HOST": "unix:///nonexistent/docker.sock"})
     yield project
     project.remove()
 

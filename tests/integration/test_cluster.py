@@ -40,7 +40,10 @@ print(json.dumps({"nodes": nodes, "inside": inside}))
 
 @pytest.fixture(scope="module")
 def cluster(main_project: Project) -> Project:
-    main_project.ok("up", timeout=600)
+    main_project.ok("down")
+    done = main_project.saf_env("up", timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert "linux is a container node; it runs natively" in done.stderr
     return main_project
 
 
@@ -76,6 +79,8 @@ def test_status_is_as_the_contract_says(cluster: Project, plan) -> None:
     assert (head["name"], head["role"], head["state"]) == ("head", "head", "ready")
     assert (worker["name"], worker["role"], worker["state"]) == ("linux", "worker", "ready")
     assert worker["kind"] == "native", "there is no engine, so its fallback is what runs"
+    assert plan["nodes"][1]["fallback_reason"] == "no Docker engine answers on this machine"
+    assert 'kind = "container"' in cluster.file.read_text(encoding="utf-8")
     for node in (head, worker):
         assert node["fingerprint"] == node["planned_fingerprint"]
         assert len(node["fingerprint"]) == 64

@@ -114,6 +114,14 @@ def test_versions_are_kept_until_an_upgrade(lock: Lock, tmp_path: Path) -> None:
     assert packaging.endswith("  (base, driver)")
 
 
+def test_an_upgrade_after_a_command_that_was_killed(lock: Lock, tmp_path: Path) -> None:
+    lock(small("idna<3.10"))
+    folder = tmp_path / "lockfiles" / "small"
+    folder.rename(folder.with_name(".small.old"))  # between the two renames
+    upgraded = lock(small("idna"), upgrade=True)
+    assert [line.split()[0] for line in upgraded.changes] == ["idna"]
+
+
 def test_a_fresh_lock_runs_nothing(lock: Lock, tmp_path: Path) -> None:
     made = lock(small())
     no_uv = replace(uv_for(tmp_path), binary=Path("/nonexistent/uv"))

@@ -12,7 +12,7 @@ import pytest
 
 from saf_env.errors import CommandTimeoutError
 from saf_env.lock.model import EnvironmentLock, Interpreter, Lock, Toolchain
-from saf_env.plan.build import build
+from saf_env.plan.build import NO_ENGINE, build
 from saf_env.plan.model import ClusterPlan
 from saf_env.spec.model import ClusterSpec
 from saf_env.spec.parse import parse
@@ -84,7 +84,7 @@ def lock() -> Lock:
 
 @pytest.fixture
 def plan(spec: ClusterSpec, lock: Lock) -> ClusterPlan:
-    return build(spec, lock, Path("/project"), without_engine={"here"})
+    return build(spec, lock, Path("/project"), no_containers={"here": NO_ENGINE})
 
 
 @dataclass

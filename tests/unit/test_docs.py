@@ -47,8 +47,9 @@ def rows(section: str) -> dict[str, list[str]]:
 def tables_of_the_schema() -> Iterator[tuple[str, dict[str, Any]]]:
     """Heading in docs/cluster-file.md and schema, for every table of the cluster file."""
     top = SCHEMA["properties"]
-    for name in ("cluster", "python", "environment"):
+    for name in ("cluster", "python", "environment", "containers"):
         yield f"[{name}]", top[name]
+    yield "[containers.tailscale]", top["containers"]["properties"]["tailscale"]
     yield "[python.archives.PLATFORM]", SCHEMA["$defs"]["archive"]
     yield "[hosts.NAME]", top["hosts"]["additionalProperties"]
     yield "[[nodes]]", top["nodes"]["items"]

@@ -48,6 +48,7 @@ def test_index_proxy_and_certificates_are_passed() -> None:
 
 def test_the_cache_can_be_elsewhere() -> None:
     assert cache_root(HOME, {"SAF_ENV_CACHE": "/cache"}) == Path("/cache")
+    assert cache_root(HOME, {"SAF_ENV_CACHE": "a/b"}) == HOME / "a" / "b"
     assert cache_root(HOME, {"SAF_ENV_CACHE": ""}) == HOME / ".saf" / "cache"
 
 

@@ -6,7 +6,7 @@ import argparse
 
 from saf_env.cli.context import Context
 from saf_env.cli.output import Progress
-from saf_env.errors import ClusterFileError, UsageError
+from saf_env.errors import BringUpError, ClusterFileError, UsageError
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
@@ -31,7 +31,13 @@ def _stop(context: Context, cluster: str, names: list[str]) -> list[str]:
         progress.step(f"stopping {', '.join(names) or f'cluster {cluster}'}")
         state = states.read(context.home, cluster)
         runtime, refused = context.runtime(cluster), ""
-        stopped = runtime.stop(names, state.recorded)
+        try:
+            stopped = runtime.stop(names, state.recorded)
+        except BringUpError:
+            # Containers may still be there, and are not to be forgotten; what is native is stopped.
+            native = [s.node for s in state.recorded if s.pid and s.node in (names or state.nodes)]
+            states.write(context.home, cluster, state.without(native))
+            raise
         if not names:
             _, refused = runtime.native.names(())
         states.write(context.home, cluster, state.without(names or state.nodes))
@@ -59,10 +65,15 @@ def _tell_of_others(context: Context, cluster: str) -> None:
 def _cluster(context: Context, names: list[str]) -> str:
     """Name of the cluster to stop: a cluster file broken since ``up`` must not keep it running."""
     try:
-        context.refuse_unknown(names, [node.name for node in context.spec.nodes], "node")
+        from saf_env.cluster import state as states
+
+        # A node that has left the cluster file can be stopped all the same.
+        started = states.read(context.home, context.spec.name).nodes
+        known = [*(node.name for node in context.spec.nodes), *started]
+        context.refuse_unknown(names, known, "node")
         return context.spec.name
     except ClusterFileError:
-        known = _known(context)
-        if len(known) != 1 or names:
+        clusters = _known(context)
+        if len(clusters) != 1 or names:
             raise
-        return known[0]
+        return clusters[0]

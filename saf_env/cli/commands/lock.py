@@ -7,12 +7,14 @@ from pathlib import Path
 
 from saf_env.cli.context import Context
 from saf_env.cli.output import Progress, print_json
-from saf_env.errors import LockError
+from saf_env.errors import LockError, UsageError
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """Lock, or with ``--check`` say whether that is needed."""
     if arguments.check:
+        if arguments.python_source or arguments.python_downloads:
+            raise UsageError("--check looks at the lock in place; --python-… is for making one")
         return _check(context, as_json=arguments.json)
     from saf_env.lock.make import make
 

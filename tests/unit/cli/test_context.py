@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +12,7 @@ import pytest
 
 from saf_env.cli.context import Context
 from saf_env.lock.model import Lock
+from saf_env.runtimes import agent
 from saf_env.spec.model import ClusterSpec
 
 
@@ -33,6 +36,15 @@ def asked(made: Context) -> int:
 def with_base(lock: Lock) -> Lock:
     linux = replace(lock.toolchains["linux"], base_image="debian@sha256:" + "d" * 64)
     return replace(lock, toolchains={**lock.toolchains, "linux": linux})
+
+
+@pytest.fixture(autouse=True)
+def writable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A hosts file that this user may write."""
+    hosts = tmp_path / "etc" / "hosts"
+    hosts.parent.mkdir()
+    monkeypatch.setattr(agent, "HOSTS", str(hosts))
+    return hosts
 
 
 @pytest.mark.parametrize(("answers", "kind"), [(True, "container"), (False, "native")])
@@ -63,3 +75,33 @@ def test_it_is_not_asked_for_nodes_that_must_be_containers(
     made = context(tmp_path, replace(spec, nodes=nodes), with_base(lock), answers=False)
     assert made.plan.node("linux").kind == "container"
     assert asked(made) == 0
+
+
+@pytest.fixture
+def not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hosts file that this user may not write; what is root's is not for root to be kept from."""
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+
+
+@pytest.mark.usefixtures("not_ours")
+def test_without_the_names_a_node_that_may_falls_back(
+    spec: ClusterSpec, lock: Lock, tmp_path: Path, writable: Path
+) -> None:
+    linux = context(tmp_path, spec, with_base(lock), answers=True).plan.node("linux")
+    assert linux.kind == "native"
+    assert "may not write its name to /etc/hosts" in linux.fallback_reason
+    # The command that the user is told makes it a container.
+    (command,) = re.findall(r"printf '(.*)' \| sudo tee -a /etc/hosts", linux.fallback_reason)
+    writable.write_text(command.replace("\\n", "\n"))
+    assert context(tmp_path, spec, with_base(lock), answers=True).plan.node("linux").kind == (
+        "container"
+    )
+
+
+@pytest.mark.usefixtures("not_ours")
+def test_a_node_that_must_be_a_container_stays_one(
+    spec: ClusterSpec, lock: Lock, tmp_path: Path
+) -> None:
+    nodes = tuple(replace(node, fallback=None) for node in spec.nodes)
+    made = context(tmp_path, replace(spec, nodes=nodes), with_base(lock), answers=True)
+    assert made.plan.node("linux").kind == "container"

@@ -71,6 +71,12 @@ def test_a_wrong_command_line_is_2(arguments: list[str]) -> None:
     assert left.value.code == 2
 
 
+@pytest.mark.parametrize("option", ["--python-source=managed", "--python-downloads=none.json"])
+def test_a_check_of_the_lock_takes_no_wishes(tmp_path: Path, option: str) -> None:
+    (tmp_path / "cluster.toml").write_bytes((ROOT / "cluster.toml").read_bytes())
+    assert run(tmp_path, "lock", "--check", option) == 2
+
+
 def test_a_missing_cluster_file_is_2_with_a_remedy(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ from saf_env.cluster import prepare
 from saf_env.cluster.fix import fix
 from saf_env.cluster.project import Project
 from saf_env.cluster.token import ensure_token
-from saf_env.errors import BringUpError, PreflightError, ToolchainError
+from saf_env.errors import BringUpError, ToolchainError
 from saf_env.plan.build import token_path
 from saf_env.plan.images import image_plan
 from saf_env.plan.model import ClusterPlan, ImagePlan, NodePlan
@@ -145,8 +146,8 @@ def test_an_image_with_other_files_is_built_from_nothing(project: Fake) -> None:
 @pytest.mark.parametrize(("name", "word"), [("head", "environment"), ("linux", "image")])
 def test_what_a_node_runs_in_is_not_replaced(project: Fake, name: str, word: str) -> None:
     project.built, project.running = "sha256:1", ["head", "linux"]
-    with pytest.raises(PreflightError, match=f"the {word} .* and {name} runs in it"):
-        project.fix(("packages-intact", project.plan.node(name), "fail"))
+    told = project.fix(("packages-intact", project.plan.node(name), "fail"))
+    assert re.search(f"the {word} .* and {name} runs in it; run `saf-env down`", told[-1])
     assert project.made == []
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from saf_env.lock.files import read
 from saf_env.lock.model import Lock
-from saf_env.plan.build import build, temp_dir, temp_dirs
+from saf_env.plan.build import NO_ENGINE, build, temp_dir, temp_dirs
 from saf_env.plan.model import ClusterPlan
 from saf_env.platforms import PLATFORMS
 from saf_env.spec.model import ClusterSpec
@@ -77,7 +77,7 @@ def test_an_engine_of_this_machine_says_nothing_of_other_hosts() -> None:
     )
     may_fall_back = replace(spec, nodes=nodes)
     with_one = build(may_fall_back, lock, HOME)
-    without = build(may_fall_back, lock, HOME, without_engine={"alpha"})
+    without = build(may_fall_back, lock, HOME, no_containers={"alpha": NO_ENGINE})
     assert [n.kind for n in with_one.nodes if n.name.endswith("linux")] == ["container"] * 2
     assert without.node("alpha-linux").kind == "native"
     assert without.node("beta-linux") == with_one.node("beta-linux")
@@ -86,7 +86,9 @@ def test_an_engine_of_this_machine_says_nothing_of_other_hosts() -> None:
 
 def test_the_example_is_planned_alike_with_and_without_an_engine() -> None:
     spec, lock = example()
-    assert build(spec, lock, HOME) == build(spec, lock, HOME, without_engine=set(spec.hosts))
+    assert build(spec, lock, HOME) == build(
+        spec, lock, HOME, no_containers=dict.fromkeys(spec.hosts, NO_ENGINE)
+    )
 
 
 def test_resources_and_labels_name_the_node_its_groups_and_the_users_own(plan: ClusterPlan) -> None:
@@ -118,17 +120,19 @@ def test_a_mac_gets_what_ray_needs_there(spec: ClusterSpec, lock: Lock) -> None:
         for name, t in lock.toolchains.items()
     }
     on_a_mac = replace(lock, toolchains=toolchains)
-    alone = build(spec, on_a_mac, HOME, without_engine={"here"}).head
+    alone = build(spec, on_a_mac, HOME, no_containers={"here": NO_ENGINE}).head
     assert alone.variables["RAY_ENABLE_MAC_LARGE_OBJECT_STORE"] == "1"
     assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in alone.variables
     host = replace(spec.hosts["here"], address="100.64.0.1")
-    several = build(replace(spec, hosts={"here": host}), on_a_mac, HOME, without_engine={"here"})
+    several = build(
+        replace(spec, hosts={"here": host}), on_a_mac, HOME, no_containers={"here": NO_ENGINE}
+    )
     assert several.head.variables["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "1"
     assert several.address == "100.64.0.1:6380"
 
 
 def test_the_fingerprint_follows_packages_and_interpreter(spec: ClusterSpec, lock: Lock) -> None:
-    first = build(spec, lock, HOME, without_engine={"here"})
+    first = build(spec, lock, HOME, no_containers={"here": NO_ENGINE})
     assert first.head.fingerprint != first.nodes[1].fingerprint
     toolchain = lock.toolchains["head"]
     other_build = replace(toolchain.interpreters["linux-x86_64"], sha256="0" * 64)
@@ -137,7 +141,7 @@ def test_the_fingerprint_follows_packages_and_interpreter(spec: ClusterSpec, loc
         spec,
         replace(lock, toolchains={**lock.toolchains, "head": changed}),
         HOME,
-        without_engine={"here"},
+        no_containers={"here": NO_ENGINE},
     )
     assert second.head.fingerprint != first.head.fingerprint
     assert second.head.environment.key != first.head.environment.key
@@ -147,7 +151,7 @@ def test_the_fingerprint_follows_packages_and_interpreter(spec: ClusterSpec, loc
 def test_nodes_with_one_environment_share_its_folder(spec: ClusterSpec, lock: Lock) -> None:
     same = replace(lock.toolchains["head"], node="linux")
     shared = replace(lock, toolchains={**lock.toolchains, "linux": same})
-    plan = build(spec, shared, HOME, without_engine={"here"})
+    plan = build(spec, shared, HOME, no_containers={"here": NO_ENGINE})
     assert plan.head.environment.path == plan.nodes[1].environment.path
     assert plan.head.temp_dir != plan.nodes[1].temp_dir
 
@@ -168,6 +172,6 @@ def test_sockets_fit_whatever_the_projects_path(home: str) -> None:
 
 def test_an_ipv6_address_is_bracketed(spec: ClusterSpec, lock: Lock) -> None:
     host = replace(spec.hosts["here"], address="fd00::1")
-    plan = build(replace(spec, hosts={"here": host}), lock, HOME, without_engine={"here"})
+    plan = build(replace(spec, hosts={"here": host}), lock, HOME, no_containers={"here": NO_ENGINE})
     assert plan.address == "[fd00::1]:6380"
     assert plan.head.address == "fd00::1"

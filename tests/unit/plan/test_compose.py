@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from saf_env.lock.model import Lock
-from saf_env.plan.build import build
+from saf_env.plan.build import NO_ENGINE, build
 from saf_env.plan.compose import (
     LABEL_CLUSTER,
     LABEL_NODE,
@@ -116,7 +116,7 @@ def test_a_node_that_falls_back_needs_no_tailnet(spec: ClusterSpec, lock: Lock) 
         replace(n, network="tailscale", address="100.64.0.9") if n.name == "linux" else n
         for n in spec.nodes
     )
-    plan = build(replace(spec, nodes=nodes), lock, HOME, without_engine={"here"})
+    plan = build(replace(spec, nodes=nodes), lock, HOME, no_containers={"here": NO_ENGINE})
     assert (plan.node("linux").network, plan.node("linux").advertise) == ("host", "127.0.0.2")
 
 

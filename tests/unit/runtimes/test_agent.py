@@ -218,7 +218,7 @@ LINES = ["127.0.0.2 a.c.saf # saf-env saf-1", "127.0.0.2 b.c.saf # saf-env saf-1
 
 
 def write_names(*lines: str) -> tuple[bool, str]:
-    answer = agent.names({"cluster": "saf-1", "lines": list(lines)})
+    answer = agent.names({"cluster": "saf-1", "lines": list(lines), "look": False})
     return answer["changed"], answer["refused"]
 
 
@@ -241,6 +241,16 @@ def test_a_last_line_without_an_end_is_kept_apart(hosts: Path) -> None:
     hosts.write_bytes(b"127.0.0.1 localhost")
     assert write_names(LINES[0]) == (True, "")
     assert hosts.read_text() == f"127.0.0.1 localhost\n{LINES[0]}\n"
+
+
+def test_what_others_wrote_in_another_encoding_stays_as_it_is(hosts: Path) -> None:
+    before = b"10.0.0.3 caf\xe9 # \xff\r\n"
+    hosts.write_bytes(before)
+    assert write_names() == (False, "")
+    assert write_names(*LINES) == (True, "")
+    assert hosts.read_bytes().startswith(before)
+    assert write_names() == (True, "")
+    assert hosts.read_bytes() == before
 
 
 @pytest.mark.parametrize("code", [errno.EPERM, errno.EROFS, errno.ENOSPC])
