@@ -199,7 +199,7 @@ def read_info(info: CommandResult) -> dict[str, Any]:
     plugins = {p["Name"]: p.get("Version", "").lstrip("v") for p in client.get("Plugins") or ()}
     said = seen.get("ServerErrors") or ([] if info.ok else info.stderr.strip().splitlines()[-3:])
     found = {
-        "client": client.get("Version", ""),
+        "client": client.get("Version", "unknown" if client else ""),  # 20.10 does not say
         "compose": plugins.get("compose", ""),
         "buildx": plugins.get("buildx", ""),
         "error": "; ".join(said) or ("" if seen.get("ServerVersion") else "it says nothing"),

@@ -96,6 +96,11 @@ def test_an_engine_that_answers() -> None:
     }
 
 
+def test_a_client_that_does_not_say_its_version() -> None:
+    old = {**INFO, "ClientInfo": {"Debug": False, "Plugins": []}}
+    assert read_info(result(json.dumps(old)))["client"] == "unknown"
+
+
 @pytest.mark.parametrize(
     ("printed", "client", "error"),
     [

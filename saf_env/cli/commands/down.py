@@ -41,8 +41,8 @@ def _stop(context: Context, cluster: str, names: list[str]) -> list[str]:
         if not names:
             _, refused = runtime.native.names(())
         states.write(context.home, cluster, state.without(names or state.nodes))
-    if refused:
-        print(f"the lines of cluster {cluster} stay in /etc/hosts: it cannot be written: {refused}")
+    if refused and stopped:
+        print(f"the names of cluster {cluster} stay in /etc/hosts: {refused}")
     if stopped:
         print(f"stopped: {', '.join(stopped)}")
     else:

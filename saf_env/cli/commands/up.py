@@ -101,7 +101,10 @@ def _bring_up(context: Context, arguments: argparse.Namespace, progress: Progres
         facts = gather(plan, nodes, context.transport, context.uv, context.engine)
         found = findings(plan, facts, context.stale(), ignore=arguments.ignore)
         refuse_failed(found)
-        for finding, names in together([f for f in found if f.level == "warn"]):
+        told = {node.name for node in nodes if node.fallback_reason}
+        warned = [f for f in found if f.level == "warn"]
+        warned = [f for f in warned if f.id != "docker-engine" or f.node not in told]
+        for finding, names in together(warned):
             progress.notice(f"warning: {names}: {finding.id}: {finding.summary}")
 
     try:
