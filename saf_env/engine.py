@@ -5,11 +5,12 @@ Nothing here is imported, and no process is started, for a cluster without conta
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from saf_env.errors import BringUpError, SafEnvError
 from saf_env.transports.base import CommandResult, Transport
 
 if TYPE_CHECKING:
-    from docker import DockerClient
+    from docker import APIClient
 
 # What decides which engine is meant and how it is reached.
 _PASSED = (
@@ -155,15 +156,26 @@ class Engine:
         except SafEnvError as error:
             return CommandResult(argv, self.transport.host, 1, "", error.message, 0.0)
 
-    @cached_property
-    def client(self) -> DockerClient:
-        """The SDK's client, for the very engine that the command line means.
+    @contextlib.contextmanager
+    def api(self) -> Iterator[APIClient]:
+        """The SDK's calls, to the very engine that the command line means.
 
         Raises:
-            BringUpError: it does not answer.
+            BringUpError: it does not answer, or goes away meanwhile.
         """
-        import docker
         from docker.errors import DockerException
+
+        try:
+            yield self._client
+        except (DockerException, OSError) as error:  # its connections fail with the latter
+            raise BringUpError(
+                f"{self.transport.host}: the Docker engine does not answer: {error}",
+                hint="start it (Docker Desktop, or `make engine` on Debian), then try again",
+            ) from error
+
+    @cached_property
+    def _client(self) -> APIClient:
+        import docker
 
         environ = self.variables()
         if "DOCKER_HOST" not in environ:
@@ -171,22 +183,15 @@ class Engine:
             host = self._look("context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
             if host.ok and host.stdout.strip():
                 environ["DOCKER_HOST"] = host.stdout.strip()
-        try:
-            return docker.from_env(environment=environ, timeout=int(_SECONDS))
-        except DockerException as error:
-            raise BringUpError(
-                f"{self.transport.host}: the Docker engine does not answer: {error}",
-                hint="start it (Docker Desktop, or `make engine` on Debian), then try again",
-            ) from error
+        return docker.from_env(environment=environ, timeout=int(_SECONDS)).api
 
 
 def unwell(result: CommandResult, what: str, node: str = "") -> BringUpError:
     """The error for a docker command that failed."""
-    return BringUpError(
-        f"{result.host}: {what}:\n{result.tail(8)}",
-        hint="`docker info` shows whether the engine is well; `saf-env check` looks at it too",
-        node=node,
-    )
+    hint = "`docker info` shows whether the engine is well; `saf-env check` looks at it too"
+    if "address already in use" in result.stderr or "port is already allocated" in result.stderr:
+        hint = "`saf-env check` tells who holds that port: end it, or set another cluster.port"
+    return BringUpError(f"{result.host}: {what}:\n{result.tail(8)}", hint=hint, node=node)
 
 
 def read_info(info: CommandResult) -> dict[str, Any]:

@@ -206,6 +206,9 @@ class Lifecycle:
         if containers := [node for node in missing if node.kind == "container"]:
             self._tell(containers)
             token = token_path(plan.home, plan.name)
+            for node in containers:
+                # An engine that goes away in the middle may have made them: `down` must look.
+                self._record_start(Started(node.name, runs[node.name], 0, ""))
             for started in self._runtime.start_containers(plan, containers, runs, token):
                 self._record_start(started)
         if head in natives:

@@ -75,7 +75,8 @@ class ComposeRuntime:
             token: file with the cluster's token.
 
         Raises:
-            BringUpError: the engine or Compose refuses, or others can read a tailnet's key.
+            BringUpError: the engine or Compose refuses, others can read a tailnet's key, or the
+                Compose project has containers of somebody else.
         """
         self._refuse_strangers()
         tailnet = [node for node in nodes if node.network == "tailscale"]
@@ -96,8 +97,9 @@ class ComposeRuntime:
         if not result.ok:
             said = self._sidecars_say(names) if tailnet else ""
             raise unwell(result, f"cannot start {', '.join(names)}{said}")
-        found = {f.node: f.leader for f in self.find() if f.run == runs.get(f.node)}
-        return [leader for name in names if (leader := found.get(name)) is not None]
+        # Also those that have ended already: whoever watches them says why.
+        made = {c["Labels"][LABEL_NODE]: c for c in self._containers()}
+        return [Started(name, runs[name], 0, made[name]["Id"]) for name in names if name in made]
 
     def find(self, recorded: Sequence[Started] = ()) -> list[Found]:
         """See :meth:`saf_env.runtimes.base.Runtime.find`. Nothing when no engine answers."""
@@ -108,14 +110,16 @@ class ComposeRuntime:
 
         Where there is no docker command any more, its containers are taken to be gone with it.
         """
-        here = recorded_here(recorded, names)
-        if here and self._engine.installed() and not self._engine.answers():
+        if not self._engine.answers():
+            here = recorded_here(recorded, names)
+            if not here or not self._engine.installed():
+                return []
             left = ", ".join(s.node for s in here)
             raise BringUpError(
                 f"the Docker engine does not answer; the containers of {left} may still be there",
-                hint="start the engine, then run `saf-env down` again",
+                hint="start the engine, then run `saf-env down`, which takes away what is left",
             )
-        all_nodes, all_sidecars = self._containers(), self._containers(LABEL_SIDECAR)
+        all_nodes, all_sidecars = self._listed(LABEL_NODE), self._listed(LABEL_SIDECAR)
         nodes = [c for c in all_nodes if not names or c["Labels"][LABEL_NODE] in names]
         sidecars = [c for c in all_sidecars if not names or c["Labels"][LABEL_SIDECAR] in names]
         stopped = sorted({c["Labels"][LABEL_NODE] for c in nodes})
@@ -197,13 +201,16 @@ class ComposeRuntime:
         return ""
 
     def _containers(self, kind: str = LABEL_NODE) -> list[dict[str, Any]]:
-        """The containers of nodes; with ``LABEL_SIDECAR`` those of sidecars."""
-        if not self._engine.answers():
-            return []
+        """The containers of nodes; with ``LABEL_SIDECAR`` those of sidecars.
+
+        Nothing when no engine answers.
+        """
+        return self._listed(kind) if self._engine.answers() else []
+
+    def _listed(self, kind: str) -> list[dict[str, Any]]:
         labels = [f"{LABEL_CLUSTER}={self._id}", kind]
-        found: list[dict[str, Any]] = self._engine.client.api.containers(
-            all=True, filters={"label": labels}
-        )
+        with self._engine.api() as api:
+            found: list[dict[str, Any]] = api.containers(all=True, filters={"label": labels})
         return found
 
     def _sidecars_say(self, nodes: Sequence[str]) -> str:
@@ -211,7 +218,8 @@ class ComposeRuntime:
         said = ""
         for container in self._containers(LABEL_SIDECAR):
             name = container["Labels"][LABEL_SIDECAR]
-            seen = self._engine.client.api.inspect_container(container["Id"])["State"]
+            with self._engine.api() as api:
+                seen = api.inspect_container(container["Id"])["State"]
             checks = seen.get("Health", {}).get("Log") or [{"Output": ""}]
             if name in nodes and seen.get("Health", {}).get("Status") != "healthy":
                 texts = (checks[-1]["Output"], _output(self._engine, container["Id"], 10))
@@ -228,16 +236,17 @@ class ComposeRuntime:
 
     def _networks(self) -> list[str]:
         """Ids of the cluster's networks."""
-        if not self._engine.answers():
-            return []
         label = f"{LABEL_CLUSTER}={self._id}"
-        found = self._engine.client.api.networks(filters={"label": label})
-        return [str(network["Id"]) for network in found]
+        with self._engine.api() as api:
+            return [str(network["Id"]) for network in api.networks(filters={"label": label})]
 
     def _act(self, what: str, *arguments: str) -> None:
         """Run a docker command; ``what`` could not be done is said when it fails."""
         result = self._engine.run(*arguments, timeout=_COMPOSE_SECONDS)
-        if not result.ok and "No such container" not in result.stderr:
+        if result.ok:
+            return
+        said = result.stderr.splitlines()
+        if not said or not all("No such container" in line for line in said):
             raise unwell(result, what)
 
     def _refuse_strangers(self) -> None:
@@ -246,8 +255,10 @@ class ComposeRuntime:
         Compose would take it for one of the cluster's, and put another in its place.
         """
         label = f"com.docker.compose.project={self._id}"
-        there = self._engine.client.api.containers(all=True, filters={"label": label})
-        strangers = [c["Names"][0].lstrip("/") for c in there if LABEL_CLUSTER not in c["Labels"]]
+        with self._engine.api() as api:
+            there = api.containers(all=True, filters={"label": label})
+        others = [c for c in there if c["Labels"].get(LABEL_CLUSTER) != self._id]
+        strangers = [(c["Names"] or [c["Id"][:12]])[0].lstrip("/") for c in others]
         if strangers:
             raise BringUpError(
                 f"{self._engine.transport.host}: the Compose project {self._id} has containers "
@@ -294,14 +305,13 @@ class Watch:
         return [d for identity, s in self._started.items() if (d := self._died(identity, s))]
 
     def _died(self, identity: str, started: Started) -> Died | None:
-        from docker.errors import DockerException, NotFound
+        from docker.errors import NotFound, NullResource
 
-        try:
-            seen = self._engine.client.api.inspect_container(identity)
-        except NotFound:
-            return Died(started.node, "its container was removed")
-        except DockerException as error:
-            return Died(started.node, f"the Docker engine does not answer any more: {error}")
+        with self._engine.api() as api:
+            try:
+                seen = api.inspect_container(identity)
+            except (NotFound, NullResource):
+                return Died(started.node, "its container was removed")
         # One that has come back before this watch is as good as any.
         before = self._restarts.setdefault(identity, seen["RestartCount"])
         if seen["State"]["Running"] and seen["RestartCount"] == before:
@@ -364,10 +374,9 @@ def _found(container: Mapping[str, Any]) -> Found:
 
 
 def _output(engine: Engine, identity: str, lines: int) -> str:
-    from docker.errors import DockerException
-
     try:
-        data: bytes = engine.client.api.logs(identity, tail=lines)
-    except DockerException as error:
-        return f"its output cannot be had: {error}"
+        with engine.api() as api:
+            data: bytes = api.logs(identity, tail=lines)
+    except BringUpError as error:
+        return f"its output cannot be had: {error.message}"
     return data.decode(errors="replace")

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from tests.hosts.conftest import docker
 from tests.projects import Project
@@ -39,6 +40,11 @@ AS_HEAD = 'role = "head"\n'
 
 NATIVE_HEAD = HEAD.format(name="mixed", port=24000) + METAL + AS_HEAD + BOX + CHEST
 CONTAINER_HEAD = HEAD.format(name="boxed", port=24400) + METAL + BOX + AS_HEAD + CHEST
+
+
+def last_json(output: str) -> dict[str, Any]:
+    """The object that a driver printed; Ray may have said something after it."""
+    return json.loads([line for line in output.splitlines() if line.startswith("{")][-1])
 
 
 class Mixed(Project):
@@ -88,20 +94,21 @@ class Mixed(Project):
         """For each living node the host name that a task sees there."""
         done = self.driver("-c", PLACES, self.address)
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
+        return last_json(done.stdout)
 
     def ends(self) -> dict[str, list[int]]:
         """Ray's reasons for the deaths of each node that has died."""
         done = self.driver("-c", ENDS, self.address)
         assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
+        return last_json(done.stdout)
 
 
 CONNECT = """
 import json, ray, socket, sys
 address = sys.argv[1]
 metal = address if address.startswith("metal.") else "metal." + address.partition(".")[2]
-ray.init(address, _node_ip_address=metal.rpartition(":")[0], logging_level="ERROR")
+metal = metal.rpartition(":")[0]
+ray.init(address, _node_ip_address=metal, logging_level="ERROR", log_to_driver=False)
 """
 PLACES = (
     CONNECT

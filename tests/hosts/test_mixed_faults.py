@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from saf_env.lock.images import LOCAL_BASE
 from tests.hosts.clusters import AS_HEAD, BOX, CHEST, HEAD, METAL, Mixed
 from tests.hosts.conftest import docker
 from tests.projects import Project, eventually
@@ -21,6 +23,7 @@ from tests.projects import Project, eventually
 ENGINE = "/var/run/docker.sock"
 BASE = HEAD.format(name="local", port=28000).replace("ray[default,data]", "ray[default]")
 CLUSTER = BASE + METAL + AS_HEAD + BOX + CHEST
+READY = dict.fromkeys(("metal", "box", "chest"), "ready")
 
 
 @pytest.fixture(scope="module")
@@ -59,26 +62,48 @@ def changed(project: Project, old: str, new: str) -> Iterator[None]:
         project.ok("lock")
 
 
+@contextlib.contextmanager
+def based_on(project: Project, folder: Path, line: str) -> Iterator[str]:
+    """The cluster on a base image with one more line, and the tag of its image, not built yet."""
+    (folder / "Dockerfile").write_text(f"FROM {LOCAL_BASE}\n{line}\n", encoding="utf-8")
+    name, tag = "saf-env-faults:local", ""
+    base = docker("build", "--quiet", "--tag", name, str(folder))
+    try:
+        with changed(project, "[python]", f'[containers]\nbase = "{name}"\n[python]'):
+            (tag,) = {n["image"] for n in project.plan()["nodes"] if n["image"]}
+            yield tag
+    finally:
+        made = docker("images", "--quiet", tag).split() if tag else []
+        docker("image", "rm", "--force", base, *made)
+
+
 class Line:
     """A socket to the engine that can be cut: to who uses it, the engine is gone."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._open: list[socket.socket] = []
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
         self._listener.listen(50)
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._open = [self._listener]
+        self._threads: list[threading.Thread] = []
+        self._changing, self._is_cut = threading.Lock(), False
+        self._server = threading.Thread(target=self._serve)
+        self._server.start()
 
     def _serve(self) -> None:
         with contextlib.suppress(OSError):
             while True:
                 caller, _ = self._listener.accept()
                 engine = socket.socket(socket.AF_UNIX)
+                with self._changing:
+                    self._open += [caller, engine]
+                    if self._is_cut:
+                        return
                 engine.connect(ENGINE)
-                self._open += [caller, engine]
                 for pair in ((caller, engine), (engine, caller)):
-                    threading.Thread(target=self._copy, args=pair, daemon=True).start()
+                    self._threads.append(threading.Thread(target=self._copy, args=pair))
+                    self._threads[-1].start()
 
     @staticmethod
     def _copy(source: socket.socket, target: socket.socket) -> None:
@@ -89,11 +114,49 @@ class Line:
 
     def cut(self) -> None:
         """Nobody answers from now on."""
-        self.path.unlink()
-        for end in (self._listener, *self._open):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
+        self.path.unlink(missing_ok=True)
+        with self._changing:
+            self._is_cut = True
+            for end in self._open:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+        self._server.join()
+        for thread in self._threads:
+            thread.join()
+        for end in self._open:
             end.close()
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Iterator[Line]:
+    line = Line(tmp_path / "engine")
+    yield line
+    line.cut()
+
+
+@contextlib.contextmanager
+def foreign(project: Project) -> Iterator[None]:
+    """A container of somebody else, whose labels are those of our project; it is left alone."""
+    marks = (f"com.docker.compose.project={project.cluster_id}", "com.docker.compose.service=box")
+    labels = [word for mark in marks for word in ("--label", mark)]
+    container = docker("run", "--detach", *labels, LOCAL_BASE, "sleep", "600")
+    try:
+        yield
+        assert docker("ps", "--quiet", "--no-trunc", "--filter", f"id={container}") == container
+    finally:
+        docker("rm", "--force", "--volumes", container)
+
+
+def containers(project: Project) -> list[str]:
+    """Its containers, running or not."""
+    mark = f"label=saf-env.cluster={project.cluster_id}"
+    return docker("ps", "--all", "--quiet", "--filter", mark).split()
+
+
+def ended(running: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    """How a command ended that was started."""
+    said, told = running.communicate(timeout=120)
+    return subprocess.CompletedProcess(running.args, running.returncode, said, told)
 
 
 def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
@@ -105,21 +168,60 @@ def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> N
         assert word in done.stderr, done.stderr
 
 
-@pytest.mark.parametrize("moment", ["just started", "joining"])
-def test_the_engine_goes_away_in_the_middle_of_up(down: Mixed, tmp_path: Path, moment: str) -> None:
-    line = Line(tmp_path / "engine")
-    cut_off = Mixed(down.home, environ={"DOCKER_HOST": f"unix://{line.path}"}, name=down.name)
+MOMENTS: dict[str, Callable[[Mixed], object]] = {
+    "a head, no containers yet": lambda project: project.processes(),
+    "containers, not started": containers,
+    "nodes are joining": lambda project: project.container("chest"),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_the_engine_goes_away_in_the_middle_of_up(down: Mixed, line: Line, moment: str) -> None:
+    cut_off = Mixed(down.home, {"DOCKER_HOST": f"unix://{line.path}"}, down.name)
     running = cut_off.start("up")
-    node = "metal" if moment == "just started" else "chest"
-    if moment == "joining":
-        eventually(lambda: down.container(node), 60, "the containers run")
-    else:
-        eventually(down.processes, 60, "the head starts")
+    eventually(lambda: MOMENTS[moment](down), 60, moment)
     line.cut()
-    said, told = running.communicate(timeout=120)
-    refused(subprocess.CompletedProcess("up", running.returncode, said, told), 6, "engine")
+    refused(ended(running), 6, "engine does not answer", "box, chest", "start the engine")
     assert down.processes() == [], "what is native was stopped all the same"
-    down.ok("down")  # the engine is back
+    refused(cut_off.saf_env("down"), 6, "engine does not answer", "box, chest")
+    if moment == "nodes are joining":  # the engine is back
+        down.ok("up")
+        assert down.status() == READY
+    down.ok("down")
+
+
+def test_the_engine_goes_away_while_the_image_is_built(
+    down: Mixed, line: Line, tmp_path: Path
+) -> None:
+    cut_off = Mixed(down.home, {"DOCKER_HOST": f"unix://{line.path}"}, down.name)
+    with based_on(down, tmp_path, f"RUN echo {os.urandom(8).hex()} >/new") as tag:
+        log = down.home / ".saf" / "images" / f"{tag.rpartition('-')[2]}.log"
+        running = cut_off.start("up")
+        eventually(lambda: log.exists() and "installing" in log.read_text("utf-8"), 60, "it builds")
+        line.cut()
+        refused(ended(running), 3, "engine", "start it")
+        assert docker("images", "--quiet", tag) == ""
+
+
+def test_the_disk_is_full_during_a_build(down: Mixed, tmp_path: Path) -> None:
+    """The engine's, where a build has 64 MB in /dev/shm; then the one of the build's context."""
+    images = str(down.home / ".saf" / "images")
+    small = ["sh", "-c", 'mount -t tmpfs -o size=4m none "$0" && exec "$@"', images]
+    namespace = ["unshare", "-m"] if os.getuid() == 0 else ["unshare", "-rm"]
+    with based_on(down, tmp_path, "RUN rmdir /opt && ln -s /dev/shm /opt") as tag:
+        refused(down.saf_env("up"), 3, "No space left on device", "docker system df")
+        command = [*namespace, *small, *down.command("up")]
+        done = subprocess.run(
+            command,
+            cwd=down.home,
+            env=down.variables(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        refused(done, 3, "No space left on device", images, "a few GB free")
+        assert docker("images", "--quiet", tag) == ""
 
 
 def test_a_port_that_is_taken(down: Mixed) -> None:
@@ -128,8 +230,7 @@ def test_a_port_that_is_taken(down: Mixed) -> None:
         done = down.saf_env("up")
         refused(done, 4, "ports-free", "box", str(ports["object_manager"]), f"pid {os.getpid()}")
         late = down.saf_env("up", "--ignore", "ports-free")  # as if it were taken after the check
-        refused(late, 6, "box", str(ports["object_manager"]))
-    down.ok("down")
+        refused(late, 6, "box", str(ports["object_manager"]), "tells who holds that port")
 
 
 def test_more_memory_than_the_engine_has(down: Mixed) -> None:
@@ -140,44 +241,35 @@ def test_more_memory_than_the_engine_has(down: Mixed) -> None:
 def test_too_little_memory_to_start(down: Mixed) -> None:
     little = 'memory = "192MiB"\nobject_store_memory = "80MiB"'
     with changed(down, 'memory = "4GiB"', little):
-        done = down.saf_env("up", "--ignore", "shm")
-        refused(done, 6, "box", "memory limit")
-        down.ok("down")
+        refused(down.saf_env("up", "--ignore", "shm"), 6, "box", "memory limit")
 
 
 def test_a_foreign_compose_project_of_that_name(down: Mixed) -> None:
-    marks = (f"com.docker.compose.project={down.cluster_id}", "com.docker.compose.service=box")
-    labels = [word for mark in marks for word in ("--label", mark)]
-    foreign = docker("run", "--detach", *labels, "saf-env-base:local", "sleep", "600")
-    try:
+    with foreign(down):
         refused(down.saf_env("up"), 6, "not this cluster's", "docker rm --force")
-        down.ok("down")
-        assert foreign == docker("ps", "--quiet", "--no-trunc", "--filter", f"id={foreign}")
-    finally:
-        docker("rm", "--force", "--volumes", foreign)
+        assert set(down.status().values()) == {"absent"}
+        assert "nothing of cluster local was running" in down.ok("down")
 
 
 def test_a_foreign_container_beside_a_running_cluster(down: Mixed) -> None:
     down.ok("up")
-    mark = f"com.docker.compose.project={down.cluster_id}"
-    foreign = docker("run", "-d", "--label", mark, "saf-env-base:local", "sleep", "600")
-    try:
+    with foreign(down):
+        assert down.status() == READY
+        assert "everything was up already" in down.ok("up")
         down.ok("down", "box")
-        assert sorted(down.status().values()) == ["absent", "ready", "ready"]
+        refused(down.saf_env("up"), 6, "not this cluster's", "docker rm --force")
+        assert down.status() == READY | {"box": "absent"}
         down.ok("down")
-        assert foreign == docker("ps", "--quiet", "--no-trunc", "--filter", f"id={foreign}")
-    finally:
-        docker("rm", "--force", "--volumes", foreign)
 
 
-def test_an_interrupt_takes_everything_down(down: Mixed) -> None:
+@pytest.mark.parametrize("moment", [*MOMENTS][1:])
+def test_an_interrupt_takes_everything_down(down: Mixed, moment: str) -> None:
     running = down.start("up")
-    eventually(lambda: down.container("chest"), 60, "the containers run")
+    eventually(lambda: MOMENTS[moment](down), 60, moment)
     running.send_signal(signal.SIGINT)
-    running.communicate(timeout=60)
-    assert running.returncode == 130
-    assert not [c for c in ("box", "chest") if down.container(c)]
-    assert down.processes() == []
+    done = ended(running)
+    assert done.returncode == 130, done.stderr
+    assert "Traceback" not in done.stderr
 
 
 # A docker whose engine, or whose Compose, is of another time.
@@ -188,7 +280,8 @@ info*) exec cat <<'END'
 END
 ;;
 version*) echo {engine} ;;
-*) echo "docker: '$1' is not a docker command." >&2; exit 1 ;;
+compose*) echo "docker: 'compose' is not a docker command." >&2; exit 1 ;;
+*) exec {docker} "$@" ;;
 esac
 """
 
@@ -209,15 +302,19 @@ def test_tools_of_another_time(
     info["ServerVersion"] = engine
     info["ClientInfo"]["Plugins"] = [{"Name": k, "Version": v} for k, v in plugins.items()]
     for name, script in (
-        ("docker", FAKE.format(info=json.dumps(info), engine=engine)),
+        (
+            "docker",
+            FAKE.format(info=json.dumps(info), engine=engine, docker=shutil.which("docker")),
+        ),
         ("docker-compose", "#!/bin/sh\necho 1.29.2\n"),
     ):
         (tmp_path / name).write_text(script, encoding="utf-8")
         (tmp_path / name).chmod(0o755)
-    path = f"{tmp_path}:{down.variables()['PATH']}"
-    done = down.saf_env("check", "--json", environ={"PATH": path})
+    environ = {"PATH": f"{tmp_path}:{down.variables()['PATH']}"}
+    done = down.saf_env("check", "--json", environ=environ)
     assert done.returncode == 4
     wrong = [f for f in json.loads(done.stdout)["findings"] if f["id"] == check]
     assert {f["level"] for f in wrong} == {"fail"}
     assert all(words in f["summary"] + f["evidence"] and f["hint"] for f in wrong)
     assert {f["node"] for f in wrong} == {"box", "chest"}
+    refused(down.saf_env("up", environ=environ), 4, check, words, "Nothing was started")

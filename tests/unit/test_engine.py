@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import docker.errors
 import pytest
 
 from saf_env.engine import NO_CLIENT, Engine, read_images, read_info
-from saf_env.errors import CommandTimeoutError
+from saf_env.errors import BringUpError, CommandTimeoutError
 from saf_env.transports.base import CommandResult, Transport
+from saf_env.transports.local import LocalTransport
 
 # As Docker 20.10 with Compose 2.26 and Buildx 0.13 prints it, shortened.
 INFO = {
@@ -94,6 +96,15 @@ def test_an_engine_that_answers() -> None:
         "memory": 2**33,
         "security": ["seccomp", "cgroupns"],
     }
+
+
+@pytest.mark.parametrize("error", [docker.errors.APIError("500"), ConnectionResetError("gone")])
+def test_an_engine_that_goes_away_is_told(error: Exception) -> None:
+    engine = Engine(LocalTransport(), {})
+    vars(engine)["_client"] = None  # what would connect
+    with pytest.raises(BringUpError, match="engine does not answer") as caught, engine.api():
+        raise error
+    assert "start it" in caught.value.hint
 
 
 def test_a_client_that_does_not_say_its_version() -> None:

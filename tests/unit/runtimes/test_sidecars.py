@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,7 +13,10 @@ import pytest
 from saf_env.engine import Engine
 from saf_env.errors import BringUpError
 from saf_env.plan.compose import LABEL_CLUSTER, LABEL_NODE, LABEL_ROLE, LABEL_RUN, LABEL_SIDECAR
+from saf_env.plan.model import ClusterPlan
+from saf_env.runtimes.base import Started
 from saf_env.runtimes.compose import ComposeRuntime, check_key
+from saf_env.transports.base import CommandResult
 
 
 def container(identity: str, **labels: str) -> dict[str, Any]:
@@ -29,24 +34,33 @@ OTHER = container("o", **{LABEL_CLUSTER: "saf-1", LABEL_SIDECAR: "b"})
 class FakeEngine:
     """An engine that has ``there`` and remembers what Compose was told."""
 
-    def __init__(self, *there: dict[str, Any]) -> None:
-        self.there = there
+    def __init__(self, *there: dict[str, Any], fails: str | None = None) -> None:
+        self.there, self.fails = there, fails
+        self.transport = SimpleNamespace(host="here")
         self.told: list[tuple[str, ...]] = []
-        self.client = SimpleNamespace(api=self)
+
+    @contextlib.contextmanager
+    def api(self) -> Iterator[FakeEngine]:
+        yield self
 
     def answers(self) -> bool:
         return True
 
-    def containers(self, all: bool, filters: dict[str, list[str]]) -> list[dict[str, Any]]:
-        marks = [label.partition("=")[0] for label in filters["label"]]
+    def containers(self, all: bool, filters: dict[str, Any]) -> list[dict[str, Any]]:
+        wanted = filters["label"]
+        marks = [w.partition("=")[0] for w in ([wanted] if isinstance(wanted, str) else wanted)]
         return [c for c in self.there if set(marks) <= c["Labels"].keys()]
 
     def networks(self, filters: dict[str, str]) -> list[dict[str, str]]:
         return [{"Id": "net"}]
 
-    def run(self, *arguments: str, **_: object) -> SimpleNamespace:
+    def installed(self) -> bool:
+        return True
+
+    def run(self, *arguments: str, **_: object) -> CommandResult:
         self.told.append(arguments)
-        return SimpleNamespace(ok=True)
+        code = 0 if self.fails is None else 1
+        return CommandResult(("docker", *arguments), "here", code, "", self.fails or "", 0.0)
 
 
 def runtime(engine: FakeEngine) -> ComposeRuntime:
@@ -77,6 +91,43 @@ def test_what_has_ended_is_only_removed() -> None:
     engine = FakeEngine({**NODE, "State": "exited"})
     assert runtime(engine).stop(["a"]) == ["a"]
     assert engine.told == [("rm", "--force", "--volumes", "n"), NETWORK]
+
+
+@pytest.mark.parametrize(
+    ("said", "passes"),
+    [
+        ("Error: No such container: n\n", True),
+        ("Error: No such container: n\nError: the disk is gone\n", False),
+        ("", False),
+    ],
+)
+def test_what_somebody_else_has_removed_is_gone(said: str, passes: bool) -> None:
+    engine = FakeEngine({**NODE, "State": "exited"}, fails=said)
+    with contextlib.nullcontext() if passes else pytest.raises(BringUpError, match="cannot stop a"):
+        runtime(engine).stop(["a"])
+
+
+def test_an_engine_that_is_silent_after_a_start_is_no_clean_end() -> None:
+    """Even where the engine went away before it had told what it made."""
+    engine = FakeEngine()
+    engine.answers = lambda: False  # type: ignore[method-assign]
+    assert runtime(engine).stop([]) == []
+    with pytest.raises(BringUpError, match="the containers of a may still be there"):
+        runtime(engine).stop([], [Started("a", "r", 0, "")])
+
+
+COMPOSE = {"com.docker.compose.project": "saf-1"}
+
+
+@pytest.mark.parametrize("labels", [COMPOSE, {**COMPOSE, LABEL_CLUSTER: "saf-2"}])
+def test_a_compose_project_of_somebody_else_is_left_alone(
+    labels: dict[str, str], plan: ClusterPlan
+) -> None:
+    engine = FakeEngine(NODE, container("x", **labels))
+    with pytest.raises(BringUpError, match="not this cluster's: x-1") as caught:
+        runtime(engine).start(plan, [], {}, Path("/token"))
+    assert "docker rm --force x-1" in caught.value.hint
+    assert engine.told == []
 
 
 @pytest.mark.parametrize(
