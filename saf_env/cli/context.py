@@ -26,6 +26,12 @@ if TYPE_CHECKING:
     from saf_env.uv import Uv
 
 
+_STARTED = (
+    "it was started so when there were no containers here; `saf-env down`, then `saf-env up` make "
+    "it one"
+)
+
+
 def _digest_with_rules(text: str) -> str:
     """Digest of a cluster file and of the rules it is judged by: new rules judge it again."""
     package = Path(__file__).parents[1]
@@ -126,10 +132,13 @@ class Context:
         from saf_env.plan.build import NO_ENGINE, build
 
         lock = self.lock  # without one, nobody needs to ask an engine
-        here = [n.host for n in self.spec.nodes if n.fallback and self._is_here(n)]
-        if not here or self._runs_containers:
+        may_fall_back = [n for n in self.spec.nodes if n.fallback and self._is_here(n)]
+        if not may_fall_back or self._runs_containers:
             return build(self.spec, lock, self.home)
+        here = [node.host for node in may_fall_back]
         obstacle = "" if self.engine.answers() else NO_ENGINE
+        if not obstacle and self._started_natively & {node.name for node in may_fall_back}:
+            obstacle = _STARTED
         plan = build(self.spec, lock, self.home, no_containers=dict.fromkeys(here, obstacle))
         if not obstacle and (obstacle := self._nameless(plan, here[0])):
             return build(self.spec, lock, self.home, no_containers=dict.fromkeys(here, obstacle))
@@ -161,6 +170,12 @@ class Context:
         from saf_env.cluster import state as states
 
         return any(not s.pid for s in states.read(self.home, self.spec.name).recorded)
+
+    @property
+    def _started_natively(self) -> set[str]:
+        from saf_env.cluster import state as states
+
+        return {s.node for s in states.read(self.home, self.spec.name).recorded if s.pid}
 
     @cached_property
     def engine(self) -> Engine:

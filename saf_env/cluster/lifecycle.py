@@ -66,7 +66,15 @@ class UpResult:
 def plan_digest(node: NodePlan, address: str) -> str:
     """A digest of all that decides how a node runs; part of its mark, so that changes are seen."""
     image = node.image.key if node.image else ""
-    value = [ray_start(node, address), sorted(node.variables.items()), node.fingerprint, image]
+    limits = [node.cpus, node.memory, node.object_store_memory] if node.image else []
+    value = [
+        ray_start(node, address),
+        sorted(node.variables.items()),
+        node.fingerprint,
+        image,
+        node.network,
+        limits,
+    ]
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 

@@ -40,6 +40,8 @@ def extra_hosts(plan: ClusterPlan, node: NodePlan) -> dict[str, str]:
     A native node on the container's own host is reached through the host's gateway: the address
     that it has for the host's own programs may be of the loopback interface.
     """
+    if node.network == "host":  # no engine's name service knows there
+        return host_names(plan)
     found = {}
     for other in plan.nodes:
         if not named(other) or other.name == node.name:

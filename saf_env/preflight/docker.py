@@ -156,15 +156,8 @@ def compose(case: Case) -> Verdict:
 def vm(case: Case) -> Verdict:
     """The machine that the engine runs on has what the plan gives to its containers."""
     seen, node = _answer(case), case.node
-    wanted = PLATFORMS[node.platform].machine
-    machine = _ARCHITECTURES.get(seen["architecture"], seen["architecture"])
-    if machine != wanted:
-        return fail(
-            f"the engine runs containers for {machine}",
-            f"node {node.name} is planned for {node.platform}: {wanted}",
-            f"correct the platform of host {node.host} in the cluster file, or choose another "
-            "engine (`docker context use`, DOCKER_HOST)",
-        )
+    if wrong := _unusable(case, seen):
+        return wrong
     evidence = f"{seen['os']} has {seen['cpus']} CPUs and {gib(seen['memory'])}"
     here = [n for n in case.cluster.containers if n.host == node.host]
     names = listed([n.name for n in here])
@@ -182,6 +175,27 @@ def vm(case: Case) -> Verdict:
         text = f"{cpus} CPUs are planned for containers {names} together"
         return warn(text, evidence, _enlarge(seen, "cpus"))
     return ok("the engine has what is planned", evidence)
+
+
+def _unusable(case: Case, seen: Mapping[str, Any]) -> Verdict | None:
+    """Why the engine's machine is of no use for the node, whatever it has."""
+    node = case.node
+    wanted = PLATFORMS[node.platform].machine
+    machine = _ARCHITECTURES.get(seen["architecture"], seen["architecture"])
+    if machine != wanted:
+        return fail(
+            f"the engine runs containers for {machine}",
+            f"node {node.name} is planned for {node.platform}: {wanted}",
+            f"correct the platform of host {node.host} in the cluster file, or choose another "
+            "engine (`docker context use`, DOCKER_HOST)",
+        )
+    if node.network == "host" and _on_mac(case):
+        return fail(
+            "on a Mac the host's network is that of Docker's own machine",
+            f'node {node.name} has network = "host"',
+            'take network = "host" out of the cluster file',
+        )
+    return None
 
 
 def _promised(node: NodePlan) -> int:

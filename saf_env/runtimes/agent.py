@@ -418,7 +418,7 @@ def names(request: Mapping[str, Any]) -> dict[str, Any]:
         if _other_lines(request["cluster"], request["lines"]) is None:
             return {"changed": False, "refused": ""}
         if request["look"]:
-            may = os.access(os.path.dirname(HOSTS), os.W_OK)
+            may = _has_names(request["lines"]) or os.access(os.path.dirname(HOSTS), os.W_OK)
             return {"changed": False, "refused": "" if may else os.strerror(errno.EACCES)}
         held = _hold(os.path.dirname(HOSTS))
         try:
@@ -430,13 +430,29 @@ def names(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"changed": True, "refused": ""}
 
 
-def _other_lines(cluster: str, lines: Sequence[str]) -> list[str] | None:
-    """All lines of the hosts file but the cluster's; None if those are ``lines``, wherever."""
+def _hosts_lines() -> list[str]:
+    """The lines of the hosts file, with their ends."""
     try:
         with open(HOSTS, encoding="utf-8", errors=_AS_IT_IS, newline="") as file:
-            found = file.read().splitlines(keepends=True)
+            return file.read().splitlines(keepends=True)
     except FileNotFoundError:
-        found = []
+        return []
+
+
+def _has_names(lines: Sequence[str]) -> bool:
+    """Whether the hosts file gives every name of ``lines`` its address, in whoever's lines."""
+    known: dict[str, set[str]] = {}
+    for line in _hosts_lines():
+        address, *found = line.partition("#")[0].split() or [""]
+        for name in found:
+            known.setdefault(name, set()).add(address)
+    wanted = [line.split()[:2] for line in lines]
+    return all(known.get(name) == {address} for address, name in wanted)
+
+
+def _other_lines(cluster: str, lines: Sequence[str]) -> list[str] | None:
+    """All lines of the hosts file but the cluster's; None if those are ``lines``, wherever."""
+    found = _hosts_lines()
     ours = [line for line in found if line.rstrip().endswith(f"# saf-env {cluster}")]
     if [line.rstrip() for line in ours] == [*lines]:
         return None

@@ -193,13 +193,6 @@ class ComposeRuntime:
         answer: dict[str, Any] = json.loads(result.stdout) if result.ok else {}
         return answer
 
-    def image_of(self, node: str) -> str:
-        """Id of the image that the container of ``node`` runs; empty without one."""
-        for container in self._containers():
-            if container["Labels"][LABEL_NODE] == node:
-                return str(container["ImageID"])
-        return ""
-
     def _containers(self, kind: str = LABEL_NODE) -> list[dict[str, Any]]:
         """The containers of nodes; with ``LABEL_SIDECAR`` those of sidecars.
 

@@ -147,6 +147,7 @@ def test_published_ports_are_reached_on_the_planned_address_only(up: Mixed) -> N
         "inspect", "--format", "{{json .NetworkSettings.Ports}}", up.container("box")
     )
     addresses = {place["HostIp"] for places in json.loads(published).values() for place in places}
+    assert "127.0.0.2" in addresses
     assert addresses <= {"127.0.0.1", "127.0.0.2"}
 
 

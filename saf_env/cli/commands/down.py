@@ -38,7 +38,7 @@ def _stop(context: Context, cluster: str, names: list[str]) -> list[str]:
             native = [s.node for s in state.recorded if s.pid and s.node in (names or state.nodes)]
             states.write(context.home, cluster, state.without(native))
             raise
-        if not names:
+        if not names or not runtime.find(state.recorded):
             _, refused = runtime.native.names(())
         states.write(context.home, cluster, state.without(names or state.nodes))
     if refused and stopped:

@@ -11,8 +11,10 @@ from types import SimpleNamespace
 import pytest
 
 from saf_env.cli.context import Context
+from saf_env.cluster.state import ClusterState, write
 from saf_env.lock.model import Lock
 from saf_env.runtimes import agent
+from saf_env.runtimes.base import Started
 from saf_env.spec.model import ClusterSpec
 
 
@@ -105,3 +107,31 @@ def test_a_node_that_must_be_a_container_stays_one(
     nodes = tuple(replace(node, fallback=None) for node in spec.nodes)
     made = context(tmp_path, replace(spec, nodes=nodes), with_base(lock), answers=True)
     assert made.plan.node("linux").kind == "container"
+
+
+@pytest.mark.usefixtures("not_ours")
+def test_names_that_others_have_written_do_as_well(
+    spec: ClusterSpec, lock: Lock, tmp_path: Path, writable: Path
+) -> None:
+    writable.write_text("127.0.0.2 linux.local.saf x\n127.0.0.2\thead.local.saf # mine\n")
+    made = context(tmp_path, spec, with_base(lock), answers=True)
+    assert made.plan.node("linux").kind == "container"
+    writable.write_text("127.0.0.2 linux.local.saf head.local.saf\n10.0.0.1 head.local.saf\n")
+    made = context(tmp_path, spec, with_base(lock), answers=True)
+    assert made.plan.node("linux").kind == "native"
+
+
+def test_what_was_started_natively_stays_so_when_an_engine_comes(
+    spec: ClusterSpec, lock: Lock, tmp_path: Path
+) -> None:
+    started = ClusterState().with_started(Started("linux", "run", 7, "1"))
+    write(tmp_path, spec.name, started)
+    linux = context(tmp_path, spec, with_base(lock), answers=True).plan.node("linux")
+    assert (linux.kind, "`saf-env down`, then `saf-env up`" in linux.fallback_reason) == (
+        "native",
+        True,
+    )
+    write(tmp_path, spec.name, started.without(["linux"]))
+    assert context(tmp_path, spec, with_base(lock), answers=True).plan.node("linux").kind == (
+        "container"
+    )

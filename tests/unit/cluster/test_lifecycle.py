@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from saf_env.cluster.lifecycle import last_words, plan_digest
-from saf_env.plan.model import ClusterPlan
+from saf_env.plan.model import ClusterPlan, ImagePlan
 
 
 def test_a_plan_has_one_digest(plan: ClusterPlan) -> None:
@@ -33,6 +33,18 @@ def test_all_that_decides_how_a_node_runs_is_in_the_digest(plan: ClusterPlan) ->
 
     assert len(digests) == len(changed) + 1
     assert plan_digest(node, "127.0.0.2:6381") not in digests
+
+
+def test_the_limits_of_a_container_are_in_its_digest(plan: ClusterPlan) -> None:
+    image = ImagePlan("k", "t", "b", plan.head.environment, "w")
+    node = replace(plan.node("linux"), kind="container", image=image, object_store_memory=2**30)
+    changed = [
+        replace(node, memory=2**33),
+        replace(node, memory=2**34),
+        replace(node, network="bridge"),
+        replace(node, image=replace(image, key="other")),
+    ]
+    assert len({plan_digest(n, plan.address) for n in [node, *changed]}) == len(changed) + 1
 
 
 def test_last_words_are_no_stack() -> None:

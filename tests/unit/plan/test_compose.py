@@ -20,7 +20,7 @@ from saf_env.plan.compose import (
     services_of,
 )
 from saf_env.plan.model import ClusterPlan
-from saf_env.plan.names import host_names
+from saf_env.plan.names import extra_hosts, host_names
 from saf_env.spec.model import ClusterSpec, TailscaleSpec
 
 HOME = Path("/a $HOME ${b}")
@@ -130,3 +130,14 @@ def test_others_have_no_sidecar(spec: ClusterSpec, lock: Lock, network: str) -> 
     assert services_of(plan.node("linux")) == ["linux"]
     assert ("networks" in found) == (network == "bridge")
     assert "extra_hosts" in found["services"]["linux"]
+
+
+def test_in_the_hosts_network_all_names_have_the_hosts_addresses(
+    spec: ClusterSpec, lock: Lock
+) -> None:
+    plan = planned(spec, lock, network="bridge")
+    linux = plan.node("linux")
+    beside = replace(linux, name="beside", advertise=linux.address, network="host")
+    both = replace(plan, nodes=(*plan.nodes, beside))
+    assert extra_hosts(both, beside) == host_names(both)
+    assert linux.advertise in host_names(both)

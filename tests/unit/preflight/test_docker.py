@@ -147,6 +147,13 @@ def test_containers_of_one_host_share_its_engine() -> None:
     assert (found.level, "4 CPUs" in found.summary) == ("warn", True)
 
 
+def test_the_hosts_network_is_not_to_be_had_on_a_mac() -> None:
+    node = make_container(network="host")
+    assert verdict("docker-vm", FACTS, node).level == "ok"
+    found = verdict("docker-vm", changed(FACTS, "host.sys_platform", "darwin"), node)
+    assert (found.level, "take network" in found.hint) == ("fail", True)
+
+
 def test_what_stands_in_the_way_of_an_image() -> None:
     absent = changed(FACTS, "docker.image", None)
     assert "saf-env up" in verdict("image-present", absent, BOX).hint
