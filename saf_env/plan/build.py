@@ -155,7 +155,7 @@ def _node(
         object_store_memory=_object_store(node) if inside else node.object_store_memory,
         resources=_resources(node),
         labels=_labels(node, kind, platform),
-        variables=_variables(token, host, platform, ports),
+        variables=_variables(token, host, platform, ports, alone=len(spec.nodes) == 1),
         environment=environment,
         image=_image(toolchain, environment, platform) if inside else None,
         fingerprint=fingerprint(
@@ -249,7 +249,9 @@ def _labels(node: NodeSpec, kind: Kind, platform: Platform) -> dict[str, str]:
     }
 
 
-def _variables(token: Path, host: HostSpec, platform: Platform, ports: Ports) -> dict[str, str]:
+def _variables(
+    token: Path, host: HostSpec, platform: Platform, ports: Ports, *, alone: bool
+) -> dict[str, str]:
     """What Ray must be told by environment variables; sources in the comments."""
     variables = {
         # Explicit everywhere: a value that Ray does not know means "disabled" without a word.
@@ -268,9 +270,10 @@ def _variables(token: Path, host: HostSpec, platform: Platform, ports: Ports) ->
     if ports.dashboard_metrics is not None:
         variables["DASHBOARD_METRIC_PORT"] = str(ports.dashboard_metrics)
     if platform.os == "macos":
-        # Plasma above 2 GiB; and without the second one Ray advertises loopback on a Mac.
+        # Plasma above 2 GiB; and without the second one Ray advertises loopback on a Mac, and
+        # refuses to start a worker there.
         variables["RAY_ENABLE_MAC_LARGE_OBJECT_STORE"] = "1"
-        if host.address is not None:
+        if host.address is not None or not alone:
             variables["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
     return dict(sorted(variables.items()))
 

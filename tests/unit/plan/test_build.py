@@ -120,9 +120,13 @@ def test_a_mac_gets_what_ray_needs_there(spec: ClusterSpec, lock: Lock) -> None:
         for name, t in lock.toolchains.items()
     }
     on_a_mac = replace(lock, toolchains=toolchains)
-    alone = build(spec, on_a_mac, HOME, no_containers={"here": NO_ENGINE}).head
+    one = replace(spec, nodes=tuple(n for n in spec.nodes if n.role == "head"))
+    alone = build(one, on_a_mac, HOME).head
     assert alone.variables["RAY_ENABLE_MAC_LARGE_OBJECT_STORE"] == "1"
     assert "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER" not in alone.variables
+    fell_back = build(spec, on_a_mac, HOME, no_containers={"here": NO_ENGINE})
+    for node in fell_back.nodes:  # without it no worker starts
+        assert node.variables["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "1"
     host = replace(spec.hosts["here"], address="100.64.0.1")
     several = build(
         replace(spec, hosts={"here": host}), on_a_mac, HOME, no_containers={"here": NO_ENGINE}
