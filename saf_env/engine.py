@@ -97,7 +97,7 @@ class Engine:
             system it runs on), ``kernel``, ``architecture``, ``cpus``, ``memory`` (bytes) and
             ``security`` (names of its security options, ``rootless`` among them).
         """
-        if not self._has("docker"):
+        if not self.installed():
             nothing = dict.fromkeys(("client", "compose", "buildx", "compose_alone"), "")
             return {**nothing, "error": NO_CLIENT}
         found = read_info(self._look("info", "--format", "{{json .}}"))
@@ -114,7 +114,7 @@ class Engine:
             By reference ``id`` (``sha256:<digest>``), ``os`` and ``architecture`` as Docker calls
             them, and ``labels``.
         """
-        if not references or not self._has("docker"):
+        if not references or not self.installed():
             return {}
         seen = self._look("image", "inspect", "--format", "{{json .}}", *references)
         return read_images(seen.stdout, references)
@@ -125,7 +125,7 @@ class Engine:
 
     def answers(self) -> bool:
         """Whether there is an engine, and it lets this user in."""
-        if not self._has("docker"):
+        if not self.installed():
             return False
         version = self._look("version", "--format", "{{.Server.Version}}")
         return version.ok and bool(version.stdout.strip())

@@ -65,16 +65,9 @@ class UpResult:
 
 def plan_digest(node: NodePlan, address: str) -> str:
     """A digest of all that decides how a node runs; part of its mark, so that changes are seen."""
-    image = node.image.key if node.image else ""
-    limits = [node.cpus, node.memory, node.object_store_memory] if node.image else []
-    value = [
-        ray_start(node, address),
-        sorted(node.variables.items()),
-        node.fingerprint,
-        image,
-        node.network,
-        limits,
-    ]
+    value = [ray_start(node, address), sorted(node.variables.items()), node.fingerprint]
+    if node.image is not None:  # a limit of memory is Compose's to keep, and Ray is not told
+        value += [node.image.key, node.network, node.memory]
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import stat
 import time
@@ -36,6 +37,7 @@ from saf_env.plan.model import ClusterPlan, NodePlan
 from saf_env.provision.folders import write_atomically
 from saf_env.runtimes.base import Died, Found, Started
 from saf_env.spec.model import sidecar
+from saf_env.transports.base import CommandResult
 from saf_env.transports.container import ContainerTransport
 
 IMAGE_USER = 10001
@@ -43,6 +45,9 @@ IMAGE_USER = 10001
 
 _COMPOSE_SECONDS = 180.0
 _POLL_SECONDS = 0.3
+
+_GONE = re.compile(r"No such (container|network)|network \S+ not found|already in progress")
+"""What Docker says of something that somebody else removes, or has removed."""
 
 
 class ComposeRuntime:
@@ -93,7 +98,7 @@ class ComposeRuntime:
         arguments = ["up", "--detach", "--no-deps", "--no-build"]
         # Anonymous volumes anew: an old session would be mistaken for this one's.
         arguments += ["--force-recreate", "--renew-anon-volumes", *services]
-        result = self._compose(*arguments, file=file)
+        result = self._compose(file, *arguments)
         if not result.ok:
             said = self._sidecars_say(names) if tailnet else ""
             raise unwell(result, f"cannot start {', '.join(names)}{said}")
@@ -239,7 +244,7 @@ class ComposeRuntime:
         if result.ok:
             return
         said = result.stderr.splitlines()
-        if not said or not all("No such container" in line for line in said):
+        if not said or not all(_GONE.search(line) for line in said):
             raise unwell(result, what)
 
     def _refuse_strangers(self) -> None:
@@ -260,20 +265,9 @@ class ComposeRuntime:
                 "cluster another name in the cluster file",
             )
 
-    def _compose(self, *arguments: str, file: Path | None = None) -> Any:
-        # Without a file Compose goes by its labels; but it looks for one in the folder it is in.
-        where = ["--file", str(file)] if file else []
-        return self._engine.run(
-            "compose",
-            "--project-name",
-            self._id,
-            *where,
-            "--progress",
-            "plain",
-            *arguments,
-            timeout=_COMPOSE_SECONDS,
-            cwd="/",
-        )
+    def _compose(self, file: Path, *arguments: str) -> CommandResult:
+        project = ("--project-name", self._id, "--file", str(file), "--progress", "plain")
+        return self._engine.run("compose", *project, *arguments, timeout=_COMPOSE_SECONDS)
 
 
 class Watch:
