@@ -16,31 +16,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from saf_env.errors import BringUpError, SafEnvError
-from saf_env.transports.base import CommandResult, Transport
+from saf_env.transports.base import NETWORK_VARIABLES, CommandResult, Transport
 
 if TYPE_CHECKING:
     from docker import APIClient
 
 # What decides which engine is meant and how it is reached.
-_PASSED = (
-    "HOME",
-    "PATH",
-    "LANG",
-    "USER",
-    "TMPDIR",
-    "XDG_RUNTIME_DIR",
-    "SSH_AUTH_SOCK",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "ALL_PROXY",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "all_proxy",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-)
+_PASSED = (*NETWORK_VARIABLES, "XDG_RUNTIME_DIR", "SSH_AUTH_SOCK")
 _SECONDS = 15.0
 """What a look may take; a healthy engine answers in 0.05 s."""
 
@@ -161,13 +143,18 @@ class Engine:
         """The SDK's calls, to the very engine that the command line means.
 
         Raises:
-            BringUpError: it does not answer, or goes away meanwhile.
+            BringUpError: it does not answer, goes away meanwhile, or refuses.
         """
-        from docker.errors import DockerException
+        from docker.errors import APIError, DockerException
 
         try:
             yield self._client
         except (DockerException, OSError) as error:  # its connections fail with the latter
+            if isinstance(error, APIError) and error.is_client_error():
+                raise BringUpError(
+                    f"{self.transport.host}: the Docker engine refuses: {error.explanation}",
+                    hint="run the same command again; `saf-env down`, then `saf-env up` start anew",
+                ) from error
             raise BringUpError(
                 f"{self.transport.host}: the Docker engine does not answer: {error}",
                 hint="start it (Docker Desktop, or `make engine` on Debian), then try again",

@@ -20,6 +20,7 @@ class Platform:
         machine: ``platform.machine()`` and the marker ``platform_machine``.
         uv_platform: what ``uv --python-platform`` takes.
         uv_key: the middle of a key in uv's table of interpreters, ``<os>-<arch>-<libc>``.
+        docker: what Docker calls the machine; containers are Linux on all platforms.
         socket_path_limit: longest path of a UNIX socket in bytes (``sun_path`` less its zero byte).
         loopback: an address of the loopback interface that Ray leaves alone. Ray replaces
             ``127.0.0.1`` by the address of the first interface (``resolve_ip_for_localhost``) on
@@ -31,6 +32,7 @@ class Platform:
     machine: str
     uv_platform: str
     uv_key: str
+    docker: str
     socket_path_limit: int
     loopback: str
 
@@ -54,6 +56,7 @@ PLATFORMS = {
             machine="aarch64",
             uv_platform="aarch64-manylinux_2_35",
             uv_key="linux-aarch64-gnu",
+            docker="arm64",
             socket_path_limit=107,
             loopback="127.0.0.2",
         ),
@@ -63,6 +66,7 @@ PLATFORMS = {
             machine="x86_64",
             uv_platform="x86_64-manylinux_2_35",
             uv_key="linux-x86_64-gnu",
+            docker="amd64",
             socket_path_limit=107,
             loopback="127.0.0.2",
         ),
@@ -72,6 +76,7 @@ PLATFORMS = {
             machine="arm64",
             uv_platform="aarch64-apple-darwin",
             uv_key="darwin-aarch64-none",
+            docker="arm64",
             socket_path_limit=103,
             loopback="127.0.0.1",
         ),

@@ -21,29 +21,10 @@ from pathlib import Path
 
 from saf_env.errors import CommandTimeoutError, SafEnvError, ToolchainError, UvTimeoutError
 from saf_env.platforms import PLATFORMS
-from saf_env.transports.base import CommandResult, Transport
+from saf_env.transports.base import NETWORK_VARIABLES, CommandResult, Transport
 
 # What a company network needs, and what uv's own index settings are called.
-_PASSED = (
-    "HOME",
-    "PATH",
-    "LANG",
-    "USER",
-    "TMPDIR",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "SSL_CLIENT_CERT",
-    "NETRC",
-    "ALL_PROXY",
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "all_proxy",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-    "XDG_CONFIG_HOME",
-)
+_PASSED = (*NETWORK_VARIABLES, "SSL_CLIENT_CERT", "NETRC", "XDG_CONFIG_HOME")
 _PASSED_UV = ("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
 _PASSED_UV_MORE = (
     "UV_INDEX_STRATEGY",

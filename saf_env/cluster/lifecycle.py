@@ -101,6 +101,7 @@ class Lifecycle:
                 started is stopped again.
         """
         began = time.monotonic()
+        self._runtime.refuse_silence(self._state.recorded)  # silence is not "nothing runs"
         running = self._running()
         wanted = {self._plan.head.name, *only} if only else {n.name for n in self._plan.nodes}
         missing = [n for n in self._plan.nodes if n.name in wanted - running.keys()]

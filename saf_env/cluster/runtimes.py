@@ -8,7 +8,7 @@ from pathlib import Path
 
 from saf_env.plan.model import ClusterPlan, NodePlan
 from saf_env.runtimes.base import Died, Found, Started
-from saf_env.runtimes.compose import ComposeRuntime, Watch
+from saf_env.runtimes.compose import ComposeRuntime, Watch, recorded_here
 from saf_env.runtimes.native import NativeRuntime, waited
 from saf_env.transports.base import Running, Transport
 
@@ -44,6 +44,11 @@ class Runtimes:
         """See :meth:`saf_env.runtimes.compose.ComposeRuntime.start`."""
         assert self.compose is not None
         return self.compose.start(plan, nodes, runs, token)
+
+    def refuse_silence(self, recorded: Sequence[Started]) -> None:
+        """Raise BringUpError when nobody can tell which of the ``recorded`` containers run."""
+        if self.compose and recorded_here(recorded, ()):
+            self.compose.answers(recorded)
 
     def find(self, recorded: Sequence[Started] = ()) -> list[Found]:
         """What runs of the cluster's nodes, of whichever kind."""

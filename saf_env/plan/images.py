@@ -15,6 +15,9 @@ from pathlib import Path
 
 from saf_env.plan.model import EnvironmentPlan, ImagePlan
 
+KEY_LABEL = "saf-env.key"
+"""Label of an image: the digest of all that went into it, :attr:`ImagePlan.key`."""
+
 LAYOUT = 1
 """Raised when images, or the packs in them, are made in another way that no file below shows."""
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from saf_env.plan.images import KEY_LABEL
 from saf_env.plan.model import ImagePlan, NodePlan
 from saf_env.platforms import PLATFORMS
 from saf_env.preflight.base import (
@@ -27,10 +28,7 @@ ENGINE_NEEDED = (20, 10)
 COMPOSE_NEEDED = (2, 20)
 """The first whose ``up`` has all that :mod:`saf_env.runtimes.compose` asks of it."""
 
-KEY_LABEL = "saf-env.key"
-"""Label of an image with all that went into it, see :mod:`saf_env.provision.images`."""
-
-_ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
+_MACHINES = {p.docker: p.machine for p in PLATFORMS.values() if p.os == "linux"}
 """The machine, as Linux says it, by Docker's name for it."""
 
 _DENIED = re.compile(r"permission denied while trying to connect|connect: permission denied", re.I)
@@ -181,7 +179,7 @@ def _unusable(case: Case, seen: Mapping[str, Any]) -> Verdict | None:
     """Why the engine's machine is of no use for the node, whatever it has."""
     node = case.node
     wanted = PLATFORMS[node.platform].machine
-    machine = _ARCHITECTURES.get(seen["architecture"], seen["architecture"])
+    machine = _MACHINES.get(seen["architecture"], seen["architecture"])
     if machine != wanted:
         return fail(
             f"the engine runs containers for {machine}",
@@ -262,7 +260,7 @@ _REBUILD = "run `saf-env check --fix`, which builds it anew"
 
 def _other_platform(node: NodePlan, found: Mapping[str, Any]) -> str:
     """How the platform of an image differs from the node's; empty when it does not."""
-    machine = _ARCHITECTURES.get(found["architecture"], found["architecture"])
+    machine = _MACHINES.get(found["architecture"], found["architecture"])
     wanted = PLATFORMS[node.platform]
     if (found["os"], machine) == (wanted.os, wanted.machine):
         return ""

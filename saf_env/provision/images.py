@@ -18,6 +18,7 @@ from typing import Any
 
 from saf_env.engine import Engine
 from saf_env.errors import ToolchainError
+from saf_env.plan.images import KEY_LABEL
 from saf_env.plan.model import ImagePlan
 from saf_env.platforms import PLATFORMS
 from saf_env.provision.context import render
@@ -27,10 +28,7 @@ from saf_env.provision.settings import Settings, settings
 from saf_env.transports.base import CommandResult
 from saf_env.uv import Uv
 
-KEY_LABEL = "saf-env.key"
 _SECONDS = 3600.0  # a base image and 400 MB of packages at 2 Mbit/s
-_ARCHITECTURES = {"linux-x86_64": "amd64", "linux-arm64": "arm64"}
-"""What Docker calls the platforms."""
 
 _STEP = re.compile(r"#(\d+) (?:\d+\.\d+ )?(.*)")
 _OURS = "saf-env: "
@@ -141,7 +139,7 @@ def _base(image: ImagePlan, engine: Engine) -> str:
         )
     if seen is None:
         return image.base  # BuildKit pulls it
-    wanted = _ARCHITECTURES[image.environment.interpreter.platform]
+    wanted = PLATFORMS[image.environment.interpreter.platform].docker
     if (seen["Os"], seen["Architecture"]) != ("linux", wanted):
         raise ToolchainError(
             f"{engine.transport.host}: the base image {image.base} is for {seen['Os']} on "
@@ -168,7 +166,7 @@ def _command(
     platform = PLATFORMS[image.environment.interpreter.platform]
     oldest = platform.uv_platform.partition("manylinux_")[2].replace("_", ".")
     argv = ["docker", "build", "--progress", "plain", "--file", str(context / "Dockerfile")]
-    argv += ["--platform", f"linux/{_ARCHITECTURES[platform.name]}", "--tag", image.tag]
+    argv += ["--platform", f"linux/{platform.docker}", "--tag", image.tag]
     argv += ["--build-arg", f"BASE={base}", "--build-arg", f"GLIBC_MIN={oldest}"]
     for name, value in _labels(image, cluster).items():
         argv += ["--label", f"{name}={value}"]

@@ -115,15 +115,8 @@ class ComposeRuntime:
 
         Where there is no docker command any more, its containers are taken to be gone with it.
         """
-        if not self._engine.answers():
-            here = recorded_here(recorded, names)
-            if not here or not self._engine.installed():
-                return []
-            left = ", ".join(s.node for s in here)
-            raise BringUpError(
-                f"the Docker engine does not answer; the containers of {left} may still be there",
-                hint="start the engine, then run `saf-env down`, which takes away what is left",
-            )
+        if not self.answers(recorded, names):
+            return []
         all_nodes, all_sidecars = self._listed(LABEL_NODE), self._listed(LABEL_SIDECAR)
         nodes = [c for c in all_nodes if not names or c["Labels"][LABEL_NODE] in names]
         sidecars = [c for c in all_sidecars if not names or c["Labels"][LABEL_SIDECAR] in names]
@@ -140,6 +133,23 @@ class ComposeRuntime:
         if last and (networks := self._networks()):
             self._act(what, "network", "rm", *networks)
         return stopped
+
+    def answers(self, recorded: Sequence[Started], names: Sequence[str] = ()) -> bool:
+        """Whether the engine can tell what runs of the containers of ``names``, or of all.
+
+        Raises:
+            BringUpError: it cannot, and such containers were ``recorded``: they may run.
+        """
+        if self._engine.answers():
+            return True
+        here = recorded_here(recorded, names)
+        if not here or not self._engine.installed():
+            return False
+        left = ", ".join(s.node for s in here)
+        raise BringUpError(
+            f"the Docker engine does not answer; the containers of {left} may still be there",
+            hint="start the engine, then run `saf-env down`, which takes away what is left",
+        )
 
     def watch(self, started: Sequence[Started]) -> Watch:
         """Look whether one of ``started`` ends; see :class:`Watch`."""

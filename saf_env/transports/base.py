@@ -6,6 +6,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+NETWORK_VARIABLES = (
+    "HOME",
+    "PATH",
+    "LANG",
+    "USER",
+    "TMPDIR",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "ALL_PROXY",
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "all_proxy",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+)
+"""Variables of the user that a program needs which goes through the user's network."""
+
 
 @dataclass(frozen=True)
 class CommandResult:

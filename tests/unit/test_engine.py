@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import docker.errors
@@ -105,6 +106,15 @@ def test_an_engine_that_goes_away_is_told(error: Exception) -> None:
     with pytest.raises(BringUpError, match="engine does not answer") as caught, engine.api():
         raise error
     assert "start it" in caught.value.hint
+
+
+def test_an_engine_that_refuses_is_not_taken_for_dead() -> None:
+    response = SimpleNamespace(status_code=409, url="", reason="Conflict")
+    refusal = docker.errors.APIError("409", cast(Any, response), "removal is in progress")
+    engine = Engine(LocalTransport(), {})
+    vars(engine)["_client"] = None
+    with pytest.raises(BringUpError, match="refuses: removal is in progress"), engine.api():
+        raise refusal
 
 
 def test_a_client_that_does_not_say_its_version() -> None:
