@@ -1,8 +1,8 @@
 """What a node actually is: facts as JSON, gathered on the node, changing nothing there.
 
 One file, standard library only, Python 3.9 or newer, because it runs where saf-env is not
-installed: ``<environment's python> -I -S probe.py`` with a request on stdin, or inside a Ray
-worker, where this source is executed and :func:`gather` called. ``probe.py --interpreter`` looks
+installed: by :mod:`saf_env.transports.script` under the node's own Python, or inside a Ray worker,
+where this source is executed and :func:`gather` called. ``probe.py --interpreter`` looks
 at the interpreter only. Nothing is judged here; that is :mod:`saf_env.preflight`.
 
 In comes a request (see :func:`gather`), out go ``{"schema": 1, "facts": {...}, "unknown": {...}}``:

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from saf_env.errors import BringUpError, CommandTimeoutError
-from saf_env.plan.command import IMAGE_ENVIRONMENT
-from saf_env.plan.compose import TOOLS
+from saf_env.plan.command import IMAGE_PYTHON
 from saf_env.plan.model import ClusterPlan
 from saf_env.transports.base import Running, Transport
+from saf_env.transports.script import script
 
 _INSIDE = Path(__file__).with_name("inside.py")
 
@@ -68,11 +68,9 @@ class Gcs:
                 nothing is known of it.
         """
         request = {"op": "nodes", "address": self._plan.address, "seconds": seconds}
-        argv, env = self._command()
+        argv, env, stdin = self._command(request)
         try:
-            result = self._transport().run(
-                argv, env=env, timeout=seconds + 10.0, stdin=json.dumps(request)
-            )
+            result = self._transport().run(argv, env=env, timeout=seconds + 10.0, stdin=stdin)
         except CommandTimeoutError:
             return None
         answer = _answer(result.stdout)
@@ -123,26 +121,29 @@ class Gcs:
             "probe_request": dict(probe[1]),
             "seconds": seconds,
         }
-        argv, env = self._command()
-        return self._transport().start(argv, env=env, stdin=json.dumps(request))
+        argv, env, stdin = self._command(request)
+        return self._transport().start(argv, env=env, stdin=stdin)
 
     def drain(self, ids: Sequence[str], reason: str) -> None:
         """Ask the GCS to give nodes no more work; their end is the runtime's matter."""
         request = {"op": "drain", "address": self._plan.address, "ids": ids, "reason": reason}
-        argv, env = self._command()
+        argv, env, stdin = self._command(request)
         with suppress(CommandTimeoutError):  # it will be stopped, drained or not
-            self._transport().run(argv, env=env, timeout=20.0, stdin=json.dumps(request))
+            self._transport().run(argv, env=env, timeout=20.0, stdin=stdin)
 
-    def _command(self) -> tuple[list[str], dict[str, str]]:
+    def _command(self, request: Mapping[str, Any]) -> tuple[list[str], dict[str, str], str]:
+        """Command, variables and standard input by which the head's environment asks."""
         head = self._plan.head
         if head.kind == "container":
-            python = str(IMAGE_ENVIRONMENT / "bin" / "python")
-            return [python, "-I", str(TOOLS / "cluster" / _INSIDE.name)], {}
-        names = ("HOME", "LANG", "USER")
-        inherited = {k: v for k in names if (v := self._environ.get(k)) is not None}
-        env = {**inherited, "PATH": "/usr/bin:/bin", **head.variables}
-        # -I: nothing beside the file, and no variable, may take the place of what is locked.
-        return [str(head.environment.python), "-I", str(_INSIDE)], env
+            python, env = IMAGE_PYTHON, {}
+        else:
+            names = ("HOME", "LANG", "USER")
+            inherited = {k: v for k in names if (v := self._environ.get(k)) is not None}
+            python = head.environment.python
+            env = {**inherited, "PATH": "/usr/bin:/bin", **head.variables}
+        # -I: no variable, and nothing of the folder, may take the place of what is locked.
+        argv, stdin = script(python, _INSIDE, request, ("-I",))
+        return argv, env, stdin
 
 
 def ray_nodes(answer: Mapping[str, Any]) -> list[RayNode]:

@@ -10,6 +10,11 @@ from saf_env.plan.model import NodePlan
 IMAGE_ENVIRONMENT = Path("/opt/saf-env/env")
 """Where an image has its environment."""
 
+IMAGE_PYTHON = IMAGE_ENVIRONMENT / "bin" / "python"
+
+IMAGE_ENTRY = Path("/opt/saf-env/entry.py")
+"""Where an image has :mod:`saf_env.runtimes.entry`, which starts its node."""
+
 
 def environment_path(node: NodePlan) -> Path:
     """The environment as a node sees it: in its image, or a link on its host.

@@ -14,16 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import saf_env
-from saf_env.plan.command import IMAGE_ENVIRONMENT, ray_start
+from saf_env.plan.command import IMAGE_ENTRY, IMAGE_ENVIRONMENT, IMAGE_PYTHON, ray_start
 from saf_env.plan.model import ClusterPlan, NodePlan
 from saf_env.plan.names import extra_hosts
 from saf_env.spec.model import TailscaleSpec, sidecar
 
-PACKAGE = Path(saf_env.__file__).parent
-TEMPLATE = PACKAGE.parent / "compose.yaml"
-
-TOOLS = Path("/run/saf-env")
-"""Where a container has saf-env's own files: the probe and what starts and asks Ray."""
+TEMPLATE = Path(saf_env.__file__).parents[1] / "compose.yaml"
 
 LABEL_CLUSTER = "saf-env.cluster"
 LABEL_NODE = "saf-env.node"
@@ -109,14 +105,6 @@ def _service(plan: ClusterPlan, node: NodePlan, run: str, handed: Handed) -> dic
             LABEL_RUN: run,
         },
         "secrets": ["token"],
-        "volumes": [
-            {
-                "type": "bind",
-                "source": _literal(str(PACKAGE)),
-                "target": str(TOOLS),
-                "read_only": True,
-            }
-        ],
         "shm_size": (node.object_store_memory or 0) + _SHM_ROOM,
         **_limits(node),
     }
@@ -166,12 +154,11 @@ def _extra_hosts(plan: ClusterPlan, node: NodePlan) -> list[str]:
 
 
 def _command(plan: ClusterPlan, node: NodePlan, run: str) -> list[str]:
-    python = str(IMAGE_ENVIRONMENT / "bin" / "python")
     wait = []
     if node.role == "worker":
         # What a head opens last before it registers; a worker that asks too early waits for long.
         wait = ["--wait", plan.head.advertise, str(plan.head.ports.dashboard_agent_grpc)]
-    entry = [python, "-I", "-S", str(TOOLS / "runtimes" / "entry.py"), *wait, "--"]
+    entry = [str(IMAGE_PYTHON), "-I", "-S", str(IMAGE_ENTRY), *wait, "--"]
     return [*entry, *ray_start(node, plan.address, run)]
 
 

@@ -15,6 +15,9 @@ from pathlib import Path
 
 from saf_env.plan.model import EnvironmentPlan, ImagePlan
 
+CLUSTER_LABEL = "saf-env.cluster"
+"""Label of an image: the name of the cluster that it was built for."""
+
 KEY_LABEL = "saf-env.key"
 """Label of an image: the digest of all that went into it, :attr:`ImagePlan.key`."""
 
@@ -25,6 +28,7 @@ _PACKAGE = Path(__file__).parents[1]
 _SOURCES = {
     "Dockerfile": _PACKAGE.parent / "images" / "Dockerfile",
     "interpreter/interpreter.sh": _PACKAGE.parent / "images" / "interpreter.sh",
+    "entry.py": _PACKAGE / "runtimes" / "entry.py",
     "environment/environment.py": _PACKAGE.parent / "images" / "environment.py",
     "environment/saf_env/probe.py": _PACKAGE / "probe.py",
     "environment/saf_env/provision/record.py": _PACKAGE / "provision" / "record.py",

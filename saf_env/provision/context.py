@@ -31,6 +31,9 @@ from saf_env.provision.pack import check_members, pack, sha256
 from saf_env.provision.settings import Settings
 from saf_env.uv import Uv
 
+EPOCH = 315532800
+"""Seconds: 1980, as in ``images/environment.py``."""
+
 
 def render(image: ImagePlan, folder: Path, uv: Uv, reach: Settings, notify: Notify) -> None:
     """Write all that the build reads into the new ``folder``."""
@@ -38,6 +41,9 @@ def render(image: ImagePlan, folder: Path, uv: Uv, reach: Settings, notify: Noti
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
+        # What is copied into the image as it is: the same modes and times at every build.
+        path.chmod(0o644)
+        os.utime(path, (EPOCH, EPOCH))
     environment = folder / "environment"
     for package in ("saf_env", "saf_env/provision"):
         (environment / package / "__init__.py").touch()

@@ -17,6 +17,7 @@ from saf_env.plan.model import ClusterPlan, NodePlan
 from saf_env.plan.names import host_names
 from saf_env.provision.image_facts import OF_ENVIRONMENT
 from saf_env.transports.base import CommandResult, Transport
+from saf_env.transports.script import script
 from saf_env.uv import uv_binary
 
 _PROBE = Path(probe.__file__)
@@ -123,7 +124,6 @@ def _try(transport: Transport, python: str, request: Mapping[str, Any]) -> tuple
 
 
 def _run(transport: Transport, python: str, request: Mapping[str, Any]) -> CommandResult:
-    # -I: no variable and no user folder has a say; -S: no .pth file and no sitecustomize runs.
-    argv = [python, "-I", "-S", str(_PROBE)]
+    argv, stdin = script(python, _PROBE, request)
     seconds = 600.0 if request["deep"] else 60.0
-    return transport.run(argv, env={"PATH": os.defpath}, timeout=seconds, stdin=json.dumps(request))
+    return transport.run(argv, env={"PATH": os.defpath}, timeout=seconds, stdin=stdin)

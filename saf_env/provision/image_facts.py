@@ -19,10 +19,10 @@ from typing import Any
 from saf_env import probe
 from saf_env.engine import Engine
 from saf_env.errors import SafEnvError
-from saf_env.plan.command import IMAGE_ENVIRONMENT
-from saf_env.plan.compose import TOOLS
+from saf_env.plan.command import IMAGE_PYTHON
 from saf_env.plan.model import NodePlan
 from saf_env.provision.folders import read_json, write_atomically
+from saf_env.transports.script import script
 
 OF_ENVIRONMENT = ("interpreter", "environment", "packages", "isolation", "files")
 OF_IMAGE = (*OF_ENVIRONMENT, "platform")
@@ -124,11 +124,10 @@ def _look_inside(image: str, engine: Engine, home: Path, deep: bool) -> dict[str
 def _run(image: str, engine: Engine, deep: bool) -> dict[str, Any]:
     """The same, by the probe in a container without a network or any right."""
     argv = ["run", "--rm", "--interactive", "--network", "none", "--read-only", "--cap-drop", "ALL"]
-    argv += ["--volume", f"{_PROBE.parent}:{TOOLS}:ro", image]
-    argv += [str(IMAGE_ENVIRONMENT / "bin" / "python"), "-I", "-S", str(TOOLS / _PROBE.name)]
-    request = json.dumps({"only": list(OF_IMAGE), "deep": deep})
+    words, stdin = script(IMAGE_PYTHON, _PROBE, {"only": list(OF_IMAGE), "deep": deep})
     try:
-        result = engine.run(*argv, timeout=600.0 if deep else 60.0, stdin=request)
+        seconds = 600.0 if deep else 60.0
+        result = engine.run(*argv, image, *words, timeout=seconds, stdin=stdin)
         problem = "" if result.ok else result.tail(3)
     except SafEnvError as error:
         problem = error.message
@@ -149,5 +148,5 @@ def _whole(facts: object) -> bool:
 @cache
 def _look_digest() -> str:
     """Of all that decides what is seen of an image, besides the image."""
-    how = json.dumps([str(IMAGE_ENVIRONMENT), OF_IMAGE]).encode()
+    how = json.dumps([str(IMAGE_PYTHON), OF_IMAGE]).encode()
     return hashlib.sha256(how + _PROBE.read_bytes()).hexdigest()

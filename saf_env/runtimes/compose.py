@@ -19,14 +19,13 @@ from typing import Any
 from saf_env.engine import Engine, unwell
 from saf_env.errors import BringUpError
 from saf_env.plan.build import CONTAINER_TEMP
-from saf_env.plan.command import IMAGE_ENVIRONMENT
+from saf_env.plan.command import IMAGE_PYTHON
 from saf_env.plan.compose import (
     LABEL_CLUSTER,
     LABEL_NODE,
     LABEL_ROLE,
     LABEL_RUN,
     LABEL_SIDECAR,
-    TOOLS,
     Handed,
     auth_key,
     rendered,
@@ -35,10 +34,12 @@ from saf_env.plan.compose import (
 )
 from saf_env.plan.model import ClusterPlan, NodePlan
 from saf_env.provision.folders import write_atomically
+from saf_env.runtimes import agent
 from saf_env.runtimes.base import Died, Found, Started
 from saf_env.spec.model import sidecar
 from saf_env.transports.base import CommandResult
 from saf_env.transports.container import ContainerTransport
+from saf_env.transports.script import script
 
 IMAGE_USER = 10001
 """The user that images have for whoever must not be root."""
@@ -202,9 +203,8 @@ class ComposeRuntime:
             "offsets": {k: v for k, v in offsets.items() if k.startswith("/")},
             "limit": limit,
         }
-        python, agent = IMAGE_ENVIRONMENT / "bin" / "python", TOOLS / "runtimes" / "agent.py"
-        argv = [str(python), "-I", "-S", str(agent)]
-        result = transport.run(argv, env={}, timeout=30.0, stdin=json.dumps(request))
+        argv, stdin = script(IMAGE_PYTHON, Path(agent.__file__), request)
+        result = transport.run(argv, env={}, timeout=30.0, stdin=stdin)
         answer: dict[str, Any] = json.loads(result.stdout) if result.ok else {}
         return answer
 
@@ -363,9 +363,8 @@ def _found(container: Mapping[str, Any]) -> Found:
     node, run = labels[LABEL_NODE], labels[LABEL_RUN]
     if container["State"] != "running":
         return Found(node, run, {}, None)
+    # Not by its health, which is up to ten seconds old: whether the raylet lives is Ray's to say.
     leader = Started(node, run, 0, container["Id"])
-    if "(unhealthy)" in container["Status"]:
-        return Found(node, run, {"leader": 1}, leader)
     head = {"gcs": 1} if labels[LABEL_ROLE] == "head" else {}
     return Found(node, run, {"leader": 1, "raylet": 1, **head}, leader)
 

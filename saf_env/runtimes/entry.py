@@ -6,11 +6,15 @@ raylet along without a word, and the head would count the node as alive for seco
 ``entry.py [--wait NAME PORT] -- COMMAND…`` runs the command, with ``--wait`` only once that port
 answers; SIGTERM ends the raylet first, which drains, and then the rest. ``entry.py --healthy`` says
 by its exit code whether the node's raylet answers.
+
+An engine that starts a container again hands it the same ``/ray``: what earlier sessions left there
+belongs to nobody any more, but for the last one's logs.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +22,7 @@ import sys
 import time
 
 OPEN_FILES = 65_536  # what Ray recommends for a node with many workers
+SESSIONS = "/ray"  # Ray's temp dir, see saf_env.plan.build.CONTAINER_TEMP
 DRAIN_SECONDS = 6.0  # a raylet ends its workers in 0.1; the engine kills after 10
 
 
@@ -38,6 +43,7 @@ def main() -> int:
     try:
         if waiting:
             wait(waiting[1], int(waiting[2]))
+        clear(SESSIONS)
         child = subprocess.Popen(command)
         return child.wait()
     except Stopped:
@@ -54,6 +60,26 @@ def allow_open_files() -> None:
     allowed = OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, OPEN_FILES)
     if soft != resource.RLIM_INFINITY and soft < allowed:
         resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+
+
+def clear(folder: str) -> None:
+    """Remove what earlier sessions left, spilled objects above all; the logs of the last stay."""
+    with os.scandir(folder) as entries:
+        found = [e for e in entries if e.name.startswith("session_") and not e.is_symlink()]
+    sessions = [entry.path for entry in sorted(found, key=lambda entry: entry.stat().st_mtime)]
+    for session in sessions[:-1]:
+        remove(session)
+    for session in sessions[-1:]:
+        for name in {*os.listdir(session)} - {"logs"}:
+            remove(os.path.join(session, name))
+
+
+def remove(path: str) -> None:
+    """Remove a file, a socket, a link or a folder."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        os.unlink(path)
 
 
 def stop(_number: int, _frame: object) -> None:

@@ -15,12 +15,14 @@ from saf_env.errors import BringUpError
 from saf_env.plan.command import environment_path, ray_start
 from saf_env.runtimes import agent
 from saf_env.runtimes.base import Died, Found, Started
+from saf_env.transports.script import script
 
 if TYPE_CHECKING:
     from saf_env.plan.model import NodePlan
     from saf_env.transports.base import Running, Transport
 
-_AGENT = Path(__file__).with_name("agent.py")
+_AGENT = Path(agent.__file__)
+_PLAIN = {"PATH": "/usr/bin:/bin"}
 
 _WORDS = {
     "start": "start a node",
@@ -125,8 +127,8 @@ class NativeRuntime:
             for s, node in started
         ]
         request = {"op": "wait", "leaders": leaders, "port": port, "seconds": seconds}
-        argv, env = self._command()
-        return self._transport.start(argv, env=env, stdin=json.dumps(request))
+        argv, stdin = script(self._python, _AGENT, request)
+        return self._transport.start(argv, env=_PLAIN, stdin=stdin)
 
     def logs(
         self, nodes: Mapping[str, Path], offsets: Mapping[str, int], limit: int
@@ -177,17 +179,13 @@ class NativeRuntime:
         mark = f"{self._folder.name}/{node.name}/{run}"
         return {**inherited, "PATH": path, **node.variables, agent.MARK: mark}
 
-    def _command(self) -> tuple[list[str], dict[str, str]]:
-        # -I -S: the agent needs the standard library only, and starts in half the time.
-        return [str(self._python), "-I", "-S", str(_AGENT)], {"PATH": "/usr/bin:/bin"}
-
     def _ask(self, request: Mapping[str, Any], node: str = "") -> dict[str, Any]:
         what = f"{self._transport.host}: cannot {_WORDS[request['op']]}"
         if self._here and request["op"] != "start":
             answer = agent.answer(request)
         else:
-            argv, env = self._command()
-            result = self._transport.run(argv, env=env, timeout=60.0, stdin=json.dumps(request))
+            argv, stdin = script(self._python, _AGENT, request)
+            result = self._transport.run(argv, env=_PLAIN, timeout=60.0, stdin=stdin)
             if not result.ok:
                 raise BringUpError(
                     f"{what}: {result.tail(3)}",

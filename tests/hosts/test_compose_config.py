@@ -102,9 +102,8 @@ def test_compose_takes_it_as_it_is_meant(
     network: str, folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = tmp_path / folder
-    shutil.copytree(compose.PACKAGE, home / "saf_env", ignore=lambda *_: ["__pycache__"])
+    home.mkdir()
     shutil.copy(compose.TEMPLATE, home)
-    monkeypatch.setattr(compose, "PACKAGE", home / "saf_env")
     monkeypatch.setattr(compose, "TEMPLATE", home / compose.TEMPLATE.name)
     plan = planned(home, network)
     runs = {node.name: "word" for node in plan.containers}

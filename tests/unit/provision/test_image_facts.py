@@ -40,7 +40,7 @@ class Docker:
 
     def run(self, *argv: str, stdin: str, **_: object) -> CommandResult:
         assert ID in argv
-        self.requests.append(json.loads(stdin))
+        self.requests.append(json.loads(stdin.split("\n", 1)[1]))
         if self.problem == "slow":
             raise CommandTimeoutError("docker run did not finish within 60 s")
         code = 1 if self.problem else 0

@@ -1,0 +1,38 @@
+"""What a container does before its node starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from saf_env.runtimes.entry import clear
+
+
+def session(folder: Path, name: str, age: int) -> Path:
+    made = folder / f"session_{name}"
+    for inside in ("logs", "ray_spilled_objects", "sockets"):
+        (made / inside).mkdir(parents=True)
+        (made / inside / "file").touch()
+    (made / "ports.json").touch()
+    (made / "sockets" / "link").symlink_to("/nowhere")
+    os.utime(made, (1_000_000 - age, 1_000_000 - age))
+    return made
+
+
+def test_of_earlier_sessions_the_last_logs_stay(tmp_path: Path) -> None:
+    session(tmp_path, "b", 2)
+    session(tmp_path, "c", 3)
+    last = session(tmp_path, "a", 1)
+    (tmp_path / "session_latest").symlink_to(last)
+    (tmp_path / "other").touch()
+
+    clear(str(tmp_path))
+
+    assert sorted(os.listdir(tmp_path)) == ["other", "session_a", "session_latest"]
+    assert os.listdir(last) == ["logs"]
+    assert os.listdir(last / "logs") == ["file"]
+
+
+def test_a_new_volume_is_left_alone(tmp_path: Path) -> None:
+    clear(str(tmp_path))
+    assert os.listdir(tmp_path) == []
