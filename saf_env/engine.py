@@ -76,8 +76,10 @@ class Engine:
             versions of the plugins, empty without them; ``compose_alone``: of a ``docker-compose``
             that is no plugin, looked for only without one; ``error``: why the engine does not
             answer, empty when it does; then also ``engine`` (its version), ``os`` (its name for the
-            system it runs on), ``kernel``, ``architecture``, ``cpus``, ``memory`` (bytes) and
-            ``security`` (names of its security options, ``rootless`` among them).
+            system it runs on), ``kernel``, ``architecture``, ``cpus``, ``memory`` (bytes),
+            ``security`` (names of its security options, ``rootless`` among them), ``endpoint``
+            (where the command line reaches it), and ``disk``: ``path``, ``total`` and ``free``
+            bytes of where it keeps images and volumes, None where the host does not see that.
         """
         if not self.installed():
             nothing = dict.fromkeys(("client", "compose", "buildx", "compose_alone"), "")
@@ -87,7 +89,24 @@ class Engine:
         if not found["compose"] and self._has("docker-compose"):
             version = self._look_with("docker-compose", "version", "--short")
             alone = version.stdout.strip() if version.ok else "unknown"
+        if not found["error"]:
+            found["disk"] = self._disk(found.pop("root"))
+            found["endpoint"] = self.endpoint()
         return {**found, "compose_alone": alone}
+
+    def endpoint(self) -> str:
+        """The address by which the command line reaches the engine, such as ``unix:///…``."""
+        # Of the context in use, which is DOCKER_HOST's where that is set.
+        found = self._look("context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
+        return found.stdout.strip() if found.ok else ""
+
+    def _disk(self, folder: str) -> dict[str, Any] | None:
+        """The disk of ``folder`` on the host; None in a virtual machine's, and on another host."""
+        seen = self._look_with("df", "-P", "-k", folder)
+        words = seen.stdout.splitlines()[-1].split() if seen.ok and seen.stdout else []
+        if len(words) < 6 or not words[1].isdigit() or not words[3].isdigit():
+            return None
+        return {"path": folder, "total": int(words[1]) * 1024, "free": int(words[3]) * 1024}
 
     def images(self, references: Sequence[str]) -> dict[str, dict[str, Any]]:
         """What the engine has under each of ``references``, those left out that it has not.
@@ -165,11 +184,9 @@ class Engine:
         import docker
 
         environ = self.variables()
-        if "DOCKER_HOST" not in environ:
-            # The SDK knows nothing of contexts; Docker Desktop and OrbStack are reached by one.
-            host = self._look("context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
-            if host.ok and host.stdout.strip():
-                environ["DOCKER_HOST"] = host.stdout.strip()
+        # The SDK knows nothing of contexts; Docker Desktop and OrbStack are reached by one.
+        if "DOCKER_HOST" not in environ and (endpoint := self.endpoint()):
+            environ["DOCKER_HOST"] = endpoint
         return docker.from_env(environment=environ, timeout=int(_SECONDS)).api
 
 
@@ -207,6 +224,7 @@ def read_info(info: CommandResult) -> dict[str, Any]:
         "architecture": seen["Architecture"],
         "cpus": seen["NCPU"],
         "memory": seen["MemTotal"],
+        "root": seen["DockerRootDir"],
         "security": [option["name"] for option in options if "name" in option],
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 
 from saf_env.cluster.project import Project, found_nodes
 from saf_env.cluster.token import ensure_token
@@ -10,23 +11,26 @@ from saf_env.errors import BringUpError, PreflightError
 from saf_env.plan.build import token_path
 from saf_env.plan.model import EnvironmentPlan, ImagePlan, NodePlan
 from saf_env.plan.names import host_names, hosts_lines
+from saf_env.preflight.registry import OF_ENGINE
 from saf_env.provision.environments import ensure_environment, ready
 from saf_env.provision.folders import Notify
 
 
-def prepare(project: Project, step: Notify, notice: Notify) -> bool:
+def prepare(project: Project, step: Notify, notice: Notify, ignore: Collection[str] = ()) -> bool:
     """Make environments, images and names of all nodes, and the driver's, as far as missing.
 
     Args:
         project: the cluster.
         step: gets one line for each step that takes time.
         notice: gets what the user has to know of.
+        ignore: ids of checks that stop nothing.
 
     Returns:
         Whether names were written, which is for :func:`forget_names` to undo.
 
     Raises:
-        PreflightError: a node runs in an environment that would have to be replaced.
+        PreflightError: a node runs in an environment that would have to be replaced, or its engine
+            cannot be used.
         ToolchainError: something cannot be made exactly as locked.
     """
     plan = project.plan
@@ -35,15 +39,29 @@ def prepare(project: Project, step: Notify, notice: Notify) -> bool:
         if not ready(environment):
             refuse_in_use(project, environment)
         ensure_environment(environment, project.uv, step)
-    for image in {n.image.key: n.image for n in plan.containers if n.image}.values():
-        from saf_env.provision.images import ensure_image
-
-        ensure_image(image, plan.name, project.uv, project.engine, step)
+    _make_images(project, step, ignore)
     lines = name_lines(project)
     if not lines or not project.runtime().native.names(lines)[0]:
         return False
     notice(f"wrote the names of cluster {plan.name} to /etc/hosts; `saf-env down` removes them")
     return True
+
+
+def _make_images(project: Project, step: Notify, ignore: Collection[str]) -> None:
+    images = {n.image.key: n.image for n in project.plan.containers if n.image}
+    if not images:
+        return
+    from saf_env.cluster.gate import check, refuse_failed
+    from saf_env.provision.images import built, ensure_image, prune
+
+    engine, nodes = project.engine, project.plan.containers
+    if engine.answers() and all(built(image, engine) for image in images.values()):
+        return
+    # Before a build takes its time: an engine of no use fails it, and says less.
+    refuse_failed(check(project, nodes, only=OF_ENGINE, ignore=ignore))
+    for image in images.values():
+        ensure_image(image, project.plan.name, project.uv, engine, step)
+        prune(image, project.plan.name, engine)
 
 
 def forget_names(project: Project) -> None:

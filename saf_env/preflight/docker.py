@@ -72,6 +72,12 @@ def engine(case: Case) -> Verdict:
             "Docker is not installed" if not seen["client"] else "the Docker engine does not answer"
         )
         return fail(what, seen["error"], _remedy(case, seen) + _ELSE)
+    if seen["endpoint"] and not _is_here(seen["endpoint"]):
+        return fail(
+            "the Docker engine is on another machine",
+            seen["endpoint"],
+            "use the one of this machine (`docker context use default`, unset DOCKER_HOST)" + _ELSE,
+        )
     floor = ".".join(map(str, ENGINE_NEEDED))
     version = _version(seen["engine"])
     if version is None:
@@ -88,6 +94,14 @@ def engine(case: Case) -> Verdict:
             + _ELSE,
         )
     return ok(f"Docker engine {seen['engine']}", seen["os"])
+
+
+def _is_here(endpoint: str) -> bool:
+    """Whether an engine publishes ports on this machine: it is reached without leaving it."""
+    return (
+        re.match(r"(unix|npipe|fd)://|\w+://(localhost|127\.[\d.]+|\[::1\])(:|/|$)", endpoint)
+        is not None
+    )
 
 
 def _remedy(case: Case, seen: Mapping[str, Any]) -> str:
@@ -301,8 +315,8 @@ CHECKS = (
         "a Docker engine that answers",
         engine,
         "A container node needs Docker Engine 20.10 or newer, and this user's way to it: the "
-        "docker command's own context, or DOCKER_HOST. A node that runs natively, as its fallback "
-        "allows, is told why.",
+        "docker command's own context, or DOCKER_HOST. It must be on the node's host, where its "
+        "ports are published. A node that runs natively, as its fallback allows, is told why.",
         lambda node: in_container(node) or bool(node.fallback_reason),
     ),
     Check(

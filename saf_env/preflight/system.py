@@ -105,9 +105,11 @@ def memory(case: Case) -> Verdict:
 
 
 def disk(case: Case) -> Verdict:
-    """Space where the environment and Ray's temp dir are."""
-    low, tight = [], []
-    for place in case.fact("disk"):
+    """Space where the environment, Ray's temp dir and a container's engine are."""
+    places, low, tight = [*case.fact("disk")], [], []
+    if in_container(case.node) and (engine := case.facts["facts"].get("docker", {}).get("disk")):
+        places.append({**engine, "purpose": "the Docker engine"})
+    for place in places:
         text = f"{gib(place['free'])} free of {gib(place['total'])} for {place['purpose']}"
         text += f" ({place['path']})"
         if place["free"] < DISK_NEEDED:
@@ -122,7 +124,7 @@ def disk(case: Case) -> Verdict:
             listed(tight),
             "free space: Ray puts no objects on such a disk",
         )
-    return ok("disk", f"{gib(min(place['free'] for place in case.fact('disk')))} free at least")
+    return ok("disk", f"{gib(min(place['free'] for place in places))} free at least")
 
 
 def shm(case: Case) -> Verdict:
@@ -307,9 +309,11 @@ CHECKS = (
         "disk",
         "node",
         "fail",
-        "space for the environment and the temp dir",
+        "space for the environment, the temp dir and the engine",
         disk,
-        "Below 1 GiB nothing can be installed or spilled; Ray avoids a disk that is 95 % full.",
+        "Below 1 GiB nothing can be installed or spilled; Ray avoids a disk that is 95 % full. Of "
+        "a container the disk where its engine keeps images and volumes counts too, as far as the "
+        "host sees it.",
     ),
     Check(
         "shm",

@@ -18,7 +18,7 @@ from typing import Any
 
 from saf_env.engine import Engine
 from saf_env.errors import ToolchainError
-from saf_env.plan.images import KEY_LABEL
+from saf_env.plan.images import CLUSTER_LABEL, KEY_LABEL
 from saf_env.plan.model import ImagePlan
 from saf_env.platforms import PLATFORMS
 from saf_env.provision.context import render
@@ -29,6 +29,9 @@ from saf_env.transports.base import CommandResult
 from saf_env.uv import Uv
 
 _SECONDS = 3600.0  # a base image and 400 MB of packages at 2 Mbit/s
+
+_KEPT = 2
+"""Images of earlier locks that stay, for each environment and platform; each may have 1 GB."""
 
 _STEP = re.compile(r"#(\d+) (?:\d+\.\d+ )?(.*)")
 _OURS = "saf-env: "
@@ -91,6 +94,22 @@ def ensure_image(
         f"{engine.transport.host}: the image {image.tag} was built, and the engine has it not",
         hint="its builder may keep images to itself: `docker buildx use default`, then try again",
     )
+
+
+def prune(image: ImagePlan, cluster: str, engine: Engine) -> None:
+    """Remove what earlier locks of ``cluster`` made for the same environment and platform.
+
+    The newest ones stay: who goes back to an earlier lock need not build again. The engine refuses
+    to remove an image that a container has.
+    """
+    listed = engine.run(
+        *("image", "ls", "--filter", f"label={CLUSTER_LABEL}={cluster}"),
+        *("--format", "{{.Repository}}:{{.Tag}}"),  # the newest first
+    )
+    series = image.tag.removesuffix(image.key)
+    older = [tag for tag in listed.stdout.split() if tag.startswith(series) and tag != image.tag]
+    for tag in older[_KEPT:]:
+        engine.run("image", "rm", tag)
 
 
 def image_id(tag: str, engine: Engine) -> str | None:
@@ -214,7 +233,7 @@ def _labels(image: ImagePlan, cluster: str) -> dict[str, str]:
     toolchain = [vars(env.interpreter), env.uv_version, image.uv_wheel, image.base]
     digest = hashlib.sha256(json.dumps(toolchain, sort_keys=True).encode()).hexdigest()
     return {
-        "saf-env.cluster": cluster,
+        CLUSTER_LABEL: cluster,
         "saf-env.environment-lock": env.lock.sha256,
         "saf-env.toolchain": digest,
         KEY_LABEL: image.key,

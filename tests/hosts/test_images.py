@@ -13,9 +13,10 @@ import time
 from pathlib import Path
 
 from saf_env import probe
+from saf_env.lock.images import LOCAL_BASE
 from saf_env.plan.fingerprint import actual_fingerprint, fingerprint
 from saf_env.plan.model import ImagePlan
-from saf_env.provision.images import ensure_image, image_id
+from saf_env.provision.images import ensure_image, image_id, prune
 from tests.hosts.conftest import (
     LOCKED,
     TRIAL,
@@ -125,6 +126,29 @@ def test_a_foreign_image_of_that_name_is_not_believed(yard: Yard) -> None:
     made = yard.make(image)
     assert made != yard.base
     docker("image", "rm", made)
+
+
+def test_images_of_earlier_locks_go(yard: Yard, image: ImagePlan, tmp_path: Path) -> None:
+    """The newest two stay, and one that a container has."""
+    label = f"pruned-{os.getpid()}"
+    series = image.tag.removesuffix(image.key)
+    tags = [f"{series}{number:012}" for number in range(5)]
+    for tag in tags:
+        made = f"FROM {LOCAL_BASE}\nCOPY Dockerfile /\nLABEL saf-env.cluster={label} of={tag}\n"
+        (tmp_path / "Dockerfile").write_text(made, encoding="utf-8")
+        docker("build", "--quiet", "--tag", tag, str(tmp_path))
+        time.sleep(1.1)  # the engine knows the order by seconds
+    container = docker("create", tags[1], "true")
+    try:
+        prune(image, label, yard.engine)
+        listed = ("image", "ls", "--filter", f"label=saf-env.cluster={label}")
+        left = docker(*listed, "--format", "{{.Repository}}:{{.Tag}}").split()
+        assert sorted(left) == [tags[1], *tags[3:]]
+        assert image_id(image.tag, yard.engine)
+    finally:
+        docker("rm", container)
+        made = docker("image", "ls", "--quiet", "--filter", f"label=saf-env.cluster={label}")
+        docker("image", "rm", *made.split())
 
 
 # Secrets

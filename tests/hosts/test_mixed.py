@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import socket
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -169,11 +170,38 @@ def test_a_stopped_container_signs_off(up: Mixed) -> None:
     assert up.places().keys() == READY.keys()
 
 
+def test_a_short_pause_is_ridden_out(up: Mixed) -> None:
+    before = up.container("chest")
+    docker("pause", before)
+    try:
+        time.sleep(10)  # less than the minute after which Ray gives a silent node up
+    finally:
+        docker("unpause", before)
+    assert up.places().keys() == READY.keys()
+    assert up.status() == READY
+    assert up.container("chest") == before
+
+
 def test_a_removed_container_is_made_again(up: Mixed) -> None:
     docker("rm", "--force", "--volumes", up.container("chest"))
     assert up.status() == READY | {"chest": "dead"}
     up.ok("up")
     assert up.places().keys() == READY.keys()
+
+
+def test_a_killed_head(up: Mixed) -> None:
+    """Nobody joins a new head, so one `up` makes a new cluster of all."""
+    before = {name: up.container(name) for name in ("box", "chest")}
+    if up.plan()["nodes"][0]["kind"] == "container":
+        pid = int(docker("inspect", "--format", "{{.State.Pid}}", before["box"]))
+    else:
+        (pid,) = (p.pid for p in up.processes() if p.is_program("gcs_server"))
+    os.kill(pid, signal.SIGKILL)
+    said = up.ok("up")
+    assert "started" in said
+    assert up.status() == READY
+    assert up.places().keys() == READY.keys()
+    assert not set(before.values()) & {up.container(name) for name in before}
 
 
 def test_an_image_deleted_under_a_running_cluster(up: Mixed) -> None:

@@ -80,10 +80,8 @@ def based_on(project: Project, folder: Path, line: str) -> Iterator[str]:
 class Line:
     """A socket to the engine that can be cut: to who uses it, the engine is gone."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
         self._listener.listen(50)
         self._open = [self._listener]
         self._threads: list[threading.Thread] = []
@@ -114,7 +112,6 @@ class Line:
 
     def cut(self) -> None:
         """Nobody answers from now on."""
-        self.path.unlink(missing_ok=True)
         with self._changing:
             self._is_cut = True
             for end in self._open:
@@ -128,8 +125,16 @@ class Line:
 
 
 @pytest.fixture
-def line(tmp_path: Path) -> Iterator[Line]:
-    line = Line(tmp_path / "engine")
+def engine(tmp_path: Path) -> Path:
+    """Where the engine is found on the ``line``."""
+    return tmp_path / "engine"
+
+
+@pytest.fixture
+def line(engine: Path) -> Iterator[Line]:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(engine))
+    line = Line(listener)
     yield line
     line.cut()
 
@@ -176,8 +181,10 @@ MOMENTS: dict[str, Callable[[Mixed], object]] = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_the_engine_goes_away_in_the_middle_of_up(down: Mixed, line: Line, moment: str) -> None:
-    cut_off = Mixed(down.home, {"DOCKER_HOST": f"unix://{line.path}"}, down.name)
+def test_the_engine_goes_away_in_the_middle_of_up(
+    down: Mixed, line: Line, engine: Path, moment: str
+) -> None:
+    cut_off = Mixed(down.home, {"DOCKER_HOST": f"unix://{engine}"}, down.name)
     running = cut_off.start("up")
     eventually(lambda: MOMENTS[moment](down), 60, moment)
     line.cut()
@@ -191,9 +198,9 @@ def test_the_engine_goes_away_in_the_middle_of_up(down: Mixed, line: Line, momen
 
 
 def test_the_engine_goes_away_while_the_image_is_built(
-    down: Mixed, line: Line, tmp_path: Path
+    down: Mixed, line: Line, engine: Path, tmp_path: Path
 ) -> None:
-    cut_off = Mixed(down.home, {"DOCKER_HOST": f"unix://{line.path}"}, down.name)
+    cut_off = Mixed(down.home, {"DOCKER_HOST": f"unix://{engine}"}, down.name)
     with based_on(down, tmp_path, f"RUN echo {os.urandom(8).hex()} >/new") as tag:
         log = down.home / ".saf" / "images" / f"{tag.rpartition('-')[2]}.log"
         running = cut_off.start("up")
@@ -260,6 +267,53 @@ def test_a_foreign_container_beside_a_running_cluster(down: Mixed) -> None:
         refused(down.saf_env("up"), 6, "not this cluster's", "docker rm --force")
         assert down.status() == READY | {"box": "absent"}
         down.ok("down")
+
+
+def test_a_long_pause_ends_in_a_new_start(down: Mixed) -> None:
+    """As of a laptop that slept: the head gave the node up, and it joins again by itself."""
+    down.ok("up")
+    chest = down.container("chest")
+    docker("pause", chest)
+    eventually(lambda: down.status()["chest"] == "dead", 120, "the head has given it up")
+    assert down.status() == READY | {"chest": "dead"}
+    docker("unpause", chest)
+    eventually(lambda: down.status() == READY, 120, "it has joined again")
+    assert down.places().keys() == READY.keys()
+    down.ok("down")
+
+
+def test_a_restarted_engine_brings_its_containers_back(down: Mixed) -> None:
+    script = Path(__file__).parents[2] / "images" / "engine.sh"
+    status = subprocess.run(["sh", str(script), "status"], capture_output=True, check=False)
+    if b"started by images/engine.sh" not in status.stdout:
+        pytest.skip("the engine was not started by `make engine`, and is not ours to restart")
+    down.ok("up")
+    old = down.container("box")
+    subprocess.run(["sh", str(script), "stop"], check=True, timeout=120)
+    try:
+        assert down.status()["metal"] == "ready"
+    finally:
+        subprocess.run(["sh", str(script), "start"], check=True, timeout=120)
+    eventually(lambda: down.status() == READY, 120, "they have joined again")
+    assert down.container("box") == old, "the engine started it again"
+    assert down.places().keys() == READY.keys()
+    sessions = docker("exec", old, "sh", "-c", "ls -d /ray/session_2*").split()
+    assert len(sessions) == 1
+    down.ok("down")
+
+
+def test_an_engine_of_another_machine(down: Mixed) -> None:
+    there = {"DOCKER_HOST": "tcp://127.0.0.1:9"}
+    refused(down.saf_env("up", environ=there), 4, "docker-engine", "does not answer")
+    gateway = docker("network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}")
+    door = socket.create_server((gateway, 0))
+    address = f"tcp://{gateway}:{door.getsockname()[1]}"
+    line = Line(door)
+    try:
+        done = down.saf_env("up", environ={"DOCKER_HOST": address})
+    finally:
+        line.cut()
+    refused(done, 4, "docker-engine", "on another machine", address, "unset DOCKER_HOST")
 
 
 @pytest.mark.parametrize("moment", [*MOMENTS][1:])

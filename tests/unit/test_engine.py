@@ -26,6 +26,7 @@ INFO = {
     "Architecture": "x86_64",
     "NCPU": 2,
     "MemTotal": 2**33,
+    "DockerRootDir": "/var/lib/docker",
     "SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns", "rootless"],
     "ClientInfo": {
         "Version": "28.2.2",
@@ -96,6 +97,7 @@ def test_an_engine_that_answers() -> None:
         "cpus": 2,
         "memory": 2**33,
         "security": ["seccomp", "cgroupns"],
+        "root": "/var/lib/docker",
     }
 
 
@@ -159,10 +161,32 @@ def test_a_host_without_docker_is_asked_nothing(tmp_path: Path) -> None:
     assert not bare.answers()
 
 
-def test_facts_are_asked_at_once(tmp_path: Path) -> None:
-    whole = engine(tmp_path, ["docker", "docker-compose"], {"docker info": result(without())})
-    assert whole.facts() == {**read_info(result(without())), "compose_alone": ""}
-    assert len(cast(Host, whole.transport).asked) == 1
+DF = "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/a b 100 40 60 40% /\n"
+
+
+@pytest.mark.parametrize(
+    ("disk", "expected"),
+    [
+        (result(DF.replace("a b", "ab")), {"total": 102400, "free": 61440}),
+        (result(DF), None),  # a device with a blank: better nothing than a wrong number
+        (result(code=1, stderr="no such file"), None),
+        (result(), None),
+    ],
+)
+def test_facts_of_a_whole_engine(
+    tmp_path: Path, disk: CommandResult, expected: dict[str, Any] | None
+) -> None:
+    answers = {
+        "docker info": result(without()),
+        "docker context": result("unix:///var/run/docker.sock\n"),
+        "df -P": disk,
+    }
+    whole = engine(tmp_path, ["docker", "docker-compose"], answers)
+    found = whole.facts()
+    assert found.pop("disk") == (expected and {"path": "/var/lib/docker", **expected})
+    assert found.pop("endpoint") == "unix:///var/run/docker.sock"
+    assert found.pop("compose_alone") == ""
+    assert found == {k: v for k, v in read_info(answers["docker info"]).items() if k != "root"}
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def _bring_up(context: Context, arguments: argparse.Namespace, progress: Progres
     from saf_env.cluster.prepare import forget_names, prepare
 
     plan = context.plan
-    wrote = prepare(context, progress.step, progress.notice)
+    wrote = prepare(context, progress.step, progress.notice, arguments.ignore)
     lifecycle = Lifecycle(plan, context.runtime(), context.gcs, progress.step)
 
     def gate(nodes: Sequence[NodePlan]) -> None:
