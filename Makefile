@@ -6,7 +6,7 @@ SAF_ENV = @sh saf_env/bootstrap.sh tool saf-env
 DEV = @sh saf_env/bootstrap.sh dev
 
 .DEFAULT_GOAL := help
-.PHONY: help lock check up status plan logs test-cluster down test bench lint format pins engine base-image clean
+.PHONY: help lock check up status plan logs test-cluster down test bench lint format pins engine base-image machine clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s%s\n", $$1, $$2}' Makefile
@@ -44,6 +44,9 @@ engine: ## install and start a Docker engine with Compose and Buildx (Debian, as
 
 base-image: ## make a base image from Debian packages, for machines that cannot pull
 	@sh images/base.sh saf-env-base:local $(ARGS)
+
+machine: ## make the file system of the tests' other machines from Debian packages (as root)
+	@sh images/machine.sh $(ARGS)
 
 bench: ## the project's own speed, beside the plain tools
 	$(DEV) python -m benchmarks $(ARGS)

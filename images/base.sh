@@ -18,64 +18,8 @@ trap 'exit 143' TERM HUP
 
 # shellcheck source=images/debian.sh
 . "$(dirname -- "$0")/debian.sh"
-
-# apart COMMAND…: what it mounts is seen by nobody else and goes with it, however it ends; so removing the
-# folder can never reach through a mount. Its words are for the one who looks for a fault.
-apart() {
-    unshare --mount -- "$@" >"$work/log" 2>&1 </dev/null || {
-        tail -n 20 "$work/log" >&2
-        fail 3 "$1 failed" "the end of its messages is above; the package sources are in /etc/apt"
-    }
-}
-
-# The machine's source of the release itself: debootstrap takes one, and its keyring. Sets mirror and keyring.
-find_mirror() {
-    # shellcheck disable=SC2016        # the dollars are apt's
-    found=$(APT_CONFIG=$work/apt/apt.conf apt-get indextargets \
-        --format '$(CODENAME) $(REPO_URI) $(SIGNED_BY)' 'Created-By: Packages' 'Component: main' |
-        sed -n "s/^$release //p" | head -n 1)
-    mirror=${found%% *}
-    keyring=${found#* }
-    case $keyring in
-        /*) ;;
-        *) keyring=/usr/share/keyrings/debian-archive-keyring.gpg ;;
-    esac
-    [ -n "$mirror" ] || {
-        cat "$work/apt/update.log" >&2
-        fail 3 "no package source of this machine gives Debian $release" "apt's messages are above"
-    }
-}
-
-install_system() {
-    say "installing Debian $release in a folder"
-    apart debootstrap --variant=minbase --arch="$arch" --include=ca-certificates \
-        --force-check-gpg --keyring="$keyring" "$release" "$root" "$mirror"
-    # debootstrap knows one source; what the others (security, updates) have newer comes with the apt of the
-    # machine, which can reach and trust them.
-    say "adding its updates"
-    DEBIAN_FRONTEND=noninteractive APT_CONFIG=$work/apt/apt.conf apart apt-get dist-upgrade -qq \
-        --no-install-recommends -o APT::Architecture="$arch" -o DPkg::Chroot-Directory="$root" \
-        -o Dir::State::status="$root/var/lib/dpkg/status" \
-        -o Dir::State::extended_states="$root/var/lib/apt/extended_states" \
-        -o Dir::Cache::archives="$root/var/cache/apt/archives"
-}
-
-# Removes what is of this machine or of this hour, and what no node reads.
-clean_system() {
-    cd "$root"
-    rm -rf dev/* dev/.[!.]* run/* tmp/* var/tmp/* var/log/* \
-        var/lib/apt/lists/* var/lib/apt/extended_states var/cache/apt/* var/cache/debconf/*-old \
-        var/cache/ldconfig/* var/lib/dpkg/*-old etc/*- etc/*.dpkg-old \
-        etc/resolv.conf etc/hostname etc/hosts etc/machine-id etc/apt/sources.list etc/apt/sources.list.d/* \
-        usr/share/man/* usr/share/info/* usr/share/locale/* usr/share/groff/* usr/share/lintian/*
-    # The licences stay.
-    find usr/share/doc -depth ! -type d ! -name copyright -delete -o -type d -empty -delete
-    echo "# The image was made on a machine with package sources of its own; put yours here." >etc/apt/sources.list
-    # The day on which a password was last changed.
-    sed -E "s/^([^:]*:[^:]*):[0-9]+:/\1:$((epoch / 86400)):/" etc/shadow >"$work/shadow"
-    cat "$work/shadow" >etc/shadow
-    cd /
-}
+# shellcheck source=images/rootfs.sh
+. "$(dirname -- "$0")/rootfs.sh"
 
 # The format of `docker save`, not of `docker import`: import puts the present time into the image, so the
 # same content would get another id each time, and all that is built on it would be built again.
@@ -125,12 +69,14 @@ unset TMPDIR                         # the packages' scripts run in the new syst
 chmod 755 "$work"                    # apt fetches as its own user
 root=$work/root
 private_apt "$work/apt" "$release"
-find_mirror
-install_system
+install_system ca-certificates
 # The day of a package is that of its last change; nothing in it is newer.
 [ -n "$epoch" ] || epoch=$(find "$root/usr/share/doc" -name 'changelog*.gz' -printf '%T@\n' | sort -n | tail -n 1)
 epoch=${epoch%.*}
 clean_system
+# The day on which a password was last changed.
+sed -E "s/^([^:]*:[^:]*):[0-9]+:/\1:$((epoch / 86400)):/" "$root/etc/shadow" >"$work/shadow"
+cat "$work/shadow" >"$root/etc/shadow"
 write_image
 echo "id $id"
 echo "digest sha256:$digest"

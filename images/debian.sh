@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# What engine.sh and base.sh share: messages, and a private view of the machine's own package sources.
+# What engine.sh, base.sh and machine.sh share: messages, and a private view of the machine's own package sources.
 # Sourced, not run. Exit codes are those of saf-env (docs of the commands): 4 means that this machine
 # cannot do what is asked, 3 that packages could not be had, 6 that something did not come up.
 
