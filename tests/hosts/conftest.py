@@ -30,6 +30,7 @@ from saf_env.platforms import this_platform
 from saf_env.provision.images import ensure_image, image_id
 from saf_env.transports.local import LocalTransport
 from saf_env.uv import Uv, find_uv, pinned_version, pinned_wheels
+from tests.hosts.machines import yard as machines
 
 PROJECT = Path(__file__).parents[2]
 LOCKED = """\
@@ -126,6 +127,15 @@ def an_engine() -> None:
     """Nothing here can run without; in CI, a skip is a failure."""
     if not Engine(LocalTransport()).answers():
         pytest.skip("no Docker engine answers: run `make engine base-image` (Debian, as root)")
+
+
+@pytest.fixture(scope="module")
+def machine_yard() -> Iterator[machines.Yard]:
+    """A network for other machines, without any yet; gone with all of them after the module."""
+    if reason := machines.why_not():
+        pytest.skip(reason)
+    with machines.yard() as made:
+        yield made
 
 
 @pytest.fixture(scope="session")
