@@ -6,7 +6,7 @@ SAF_ENV = @sh saf_env/bootstrap.sh tool saf-env
 DEV = @sh saf_env/bootstrap.sh dev
 
 .DEFAULT_GOAL := help
-.PHONY: help lock check up status plan logs test-cluster down test bench lint format pins engine base-image machine clean
+.PHONY: help lock check up status plan logs test-cluster down test bench lint format pins engine base-image machine sshd clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s%s\n", $$1, $$2}' Makefile
@@ -47,6 +47,9 @@ base-image: ## make a base image from Debian packages, for machines that cannot 
 
 machine: ## make the file system of the tests' other machines from Debian packages (as root)
 	@sh images/machine.sh $(ARGS)
+
+sshd: ## install what the tests of hosts over SSH need, without starting it (Debian, as root)
+	@sh tests/sshd.sh
 
 bench: ## the project's own speed, beside the plain tools
 	$(DEV) python -m benchmarks $(ARGS)

@@ -49,6 +49,10 @@ class ToolchainError(SafEnvError):
     exit_code = 3
 
 
+class NoProgramError(ToolchainError):
+    """A host does not have the program that was to run there."""
+
+
 class UvTimeoutError(ToolchainError):
     """uv took longer than it may: as a rule, a download that has stalled."""
 
@@ -60,9 +64,25 @@ class PreflightError(SafEnvError):
 
 
 class HostUnreachableError(SafEnvError):
-    """A host does not answer, or the connection was lost."""
+    """A host does not answer, does not let us in, or the connection was lost."""
 
     exit_code = 5
+
+
+class HostKeyError(HostUnreachableError):
+    """A host's key is not known to this machine, or is another than the known one.
+
+    Attributes:
+        changed: whether another key was known; else none was.
+        fingerprint: the key's, ``SHA256:…``, as the host showed it; empty when it could not be had.
+    """
+
+    def __init__(
+        self, message: str, *, changed: bool, fingerprint: str = "", hint: str = "", node: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint, node=node)
+        self.changed = changed
+        self.fingerprint = fingerprint
 
 
 class BringUpError(SafEnvError):

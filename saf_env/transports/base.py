@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 NETWORK_VARIABLES = (
@@ -113,5 +114,26 @@ class Transport(Protocol):
         """As :meth:`run`, without waiting: the caller polls it, and stops it at its end.
 
         Meant for commands that print little: what they print is kept in memory.
+        """
+        ...
+
+
+class FileTransport(Transport, Protocol):
+    """A transport to a host whose files we cannot write ourselves."""
+
+    def put(self, source: Path | bytes, target: str, *, mode: int = 0o600, timeout: float) -> None:
+        """Write a file there: whole, or not at all. A file that was there is replaced.
+
+        Args:
+            source: a file of this machine, or what is to be in it.
+            target: its path there; a relative one begins at the user's home. Folders that lack are
+                made, for their owner only (0700).
+            mode: its permissions.
+            timeout: seconds for all of it.
+
+        Raises:
+            BringUpError: it cannot be written there (permissions, a full disk) or read here.
+            CommandTimeoutError: it took longer than ``timeout``.
+            HostUnreachableError: the host cannot be reached, or the connection was lost.
         """
         ...

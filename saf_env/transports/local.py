@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import signal
 import subprocess
 import threading
@@ -12,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from saf_env.errors import CommandTimeoutError, ToolchainError
 from saf_env.transports.base import CommandResult
+from saf_env.transports.process import decode, end_group, signal_group, spawn
 
 
 class LocalTransport:
@@ -66,9 +65,10 @@ class LocalTransport:
         started = time.monotonic()
         process = self._popen(argv, env, cwd, piped=capture)
         try:
-            stdout, stderr = process.communicate(stdin if capture else None, timeout=timeout)
+            feed = stdin.encode("utf-8", "replace") if capture else None
+            stdout, stderr = process.communicate(feed, timeout=timeout)
         except BaseException as error:
-            _end_group(process)
+            end_group(process, process.communicate)
             if isinstance(error, subprocess.TimeoutExpired):
                 raise CommandTimeoutError(
                     f"{self.host}: {argv[0]} did not finish within {timeout:.0f} s",
@@ -79,26 +79,16 @@ class LocalTransport:
             argv=tuple(argv),
             host=self.host,
             code=process.returncode,
-            stdout=stdout or "",
-            stderr=stderr or "",
+            stdout=decode(stdout or b""),
+            stderr=decode(stderr or b""),
             seconds=time.monotonic() - started,
         )
 
     def _popen(
         self, argv: Sequence[str], env: Mapping[str, str], cwd: str | None, *, piped: bool
-    ) -> subprocess.Popen[str]:
+    ) -> subprocess.Popen[bytes]:
         try:
-            return subprocess.Popen(
-                argv,
-                env=dict(env),
-                cwd=cwd,
-                stdin=subprocess.PIPE if piped else subprocess.DEVNULL,
-                stdout=subprocess.PIPE if piped else None,
-                stderr=subprocess.PIPE if piped else None,
-                encoding="utf-8",
-                errors="replace",
-                start_new_session=True,
-            )
+            return spawn(argv, env, cwd, piped=piped)
         except OSError as error:
             raise ToolchainError(
                 f"{self.host}: cannot run {argv[0]}: {error.strerror}",
@@ -117,7 +107,7 @@ class LocalCommand:
         host: str,
         argv: Sequence[str],
         stdin: str,
-        process: subprocess.Popen[str],
+        process: subprocess.Popen[bytes],
     ) -> None:
         self._host = host
         self._argv = tuple(argv)
@@ -128,13 +118,13 @@ class LocalCommand:
         self._reader.start()
 
     def _communicate(self, stdin: str) -> None:
-        stdout, stderr = self._process.communicate(stdin)
+        stdout, stderr = self._process.communicate(stdin.encode("utf-8", "replace"))
         self._result = CommandResult(
             argv=self._argv,
             host=self._host,
             code=self._process.returncode,
-            stdout=stdout,
-            stderr=stderr,
+            stdout=decode(stdout),
+            stderr=decode(stderr),
             seconds=time.monotonic() - self._started,
         )
 
@@ -145,17 +135,5 @@ class LocalCommand:
     def stop(self) -> None:
         """See :meth:`saf_env.transports.base.Running.stop`."""
         if self._result is None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self._process.pid, signal.SIGKILL)
+            signal_group(self._process, signal.SIGKILL)
             self._reader.join(timeout=2.0)
-
-
-def _end_group(process: subprocess.Popen[str]) -> None:
-    """Ask the command's group to end, then make it: interrupt, then kill after two seconds."""
-    for sign, grace in ((signal.SIGINT, 2.0), (signal.SIGKILL, 2.0)):
-        # macOS forbids to signal a group of zombies.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, sign)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=grace)
-            return
