@@ -13,7 +13,7 @@ from benchmarks.measure import Pair, Subject, timed
 from benchmarks.project import PORT, Project
 from saf_env.engine import Engine
 from saf_env.lock.files import environment_path
-from saf_env.plan.build import temp_dir
+from saf_env.plan.build import folder_of
 from saf_env.transports.local import LocalTransport
 from saf_env.uv import find_uv
 
@@ -93,7 +93,7 @@ def rounds(project: Project) -> Iterator[dict[str, Pair]]:
         for name in (BOXED, MIXED):
             tags = {n["image"] for n in _plan(project, name)["nodes"] if n["image"]}
             _down(project, name)
-            shutil.rmtree(temp_dir(project.home.resolve(), name), ignore_errors=True)
+            shutil.rmtree(folder_of(str(project.home.resolve()), name), ignore_errors=True)
             for tag in tags:
                 _docker(project, "image", "rm", "--force", tag)
 

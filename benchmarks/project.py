@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.measure import timed
-from saf_env.plan.build import temp_dir
+from saf_env.plan.build import folder_of
 from saf_env.spec.model import ClusterSpec
 from saf_env.spec.parse import parse
 from saf_env.uv import cache_root
@@ -94,4 +94,4 @@ def _remove(made: Project) -> None:
     if (made.home / ".saf" / "clusters").exists():
         made.saf_env("down")
     shutil.rmtree(made.home, ignore_errors=True)
-    shutil.rmtree(temp_dir(made.home.resolve(), CLUSTER), ignore_errors=True)
+    shutil.rmtree(folder_of(str(made.home.resolve()), CLUSTER), ignore_errors=True)

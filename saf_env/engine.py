@@ -26,6 +26,8 @@ _PASSED = (*NETWORK_VARIABLES, "XDG_RUNTIME_DIR", "SSH_AUTH_SOCK")
 _SECONDS = 15.0
 """What a look may take; a healthy engine answers in 0.05 s."""
 
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
 NO_CLIENT = "there is no docker command on this machine"
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -90,8 +92,10 @@ class Engine:
             version = self._look_with("docker-compose", "version", "--short")
             alone = version.stdout.strip() if version.ok else "unknown"
         if not found["error"]:
-            found["disk"] = self._disk(found.pop("root"))
             found["endpoint"] = self.endpoint()
+            seen = found["kernel"] == os.uname().release and is_local(found["endpoint"])
+            root = found.pop("root")
+            found["disk"] = self._disk(root) if seen else None
         return {**found, "compose_alone": alone}
 
     def endpoint(self) -> str:
@@ -99,6 +103,10 @@ class Engine:
         # Of the context in use, which is DOCKER_HOST's where that is set.
         found = self._look("context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
         return found.stdout.strip() if found.ok else ""
+
+    def is_here(self) -> bool:
+        """Whether the engine, if there is one, publishes ports on this machine."""
+        return is_local(self.endpoint())
 
     def _disk(self, folder: str) -> dict[str, Any] | None:
         """The disk of ``folder`` on the host; None in a virtual machine's, and on another host."""
@@ -188,6 +196,14 @@ class Engine:
         if "DOCKER_HOST" not in environ and (endpoint := self.endpoint()):
             environ["DOCKER_HOST"] = endpoint
         return docker.from_env(environment=environ, timeout=int(_SECONDS)).api
+
+
+def is_local(endpoint: str) -> bool:
+    """Whether the address of an engine is of this machine; so is one that is not known."""
+    from urllib.parse import urlsplit
+
+    where = urlsplit(endpoint)
+    return where.scheme in ("", "unix", "npipe") or where.hostname in _LOOPBACK
 
 
 def unwell(result: CommandResult, what: str, node: str = "") -> BringUpError:

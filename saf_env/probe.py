@@ -389,7 +389,7 @@ def disk(request: dict[str, Any]) -> list[Any]:
     """Bytes in all and free, of the disks that the request's ``folders`` are or will be on."""
     found = []
     for purpose, folder in request["folders"].items():
-        path = folder
+        path = os.path.abspath(folder)
         while not os.path.isdir(path):
             path = os.path.dirname(path)
         seen = os.statvfs(path)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from saf_env.plan.build import temp_dir
+from saf_env.plan.build import folder_of
 
 ROOT = Path(__file__).parents[1]
 CACHE = Path(os.environ.get("SAF_ENV_CACHE") or ROOT / ".saf" / "cache").resolve()
@@ -93,7 +93,7 @@ class Project:
     @property
     def cluster_id(self) -> str:
         """What marks the processes of this cluster: the name of its temp folder."""
-        return temp_dir(self.home.resolve(), self.name).name
+        return folder_of(str(self.home.resolve()), self.name).name
 
     def remove(self) -> None:
         """Stop the cluster and remove what it leaves outside of the project: its logs."""

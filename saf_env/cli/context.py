@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +15,14 @@ from saf_env.errors import ClusterFileError, LockError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from saf_env.cluster.connect import Connections
     from saf_env.cluster.gcs import Gcs
-    from saf_env.cluster.runtimes import Runtimes
+    from saf_env.cluster.hosts import Hosts
     from saf_env.engine import Engine
     from saf_env.lock.model import Lock
     from saf_env.plan.model import ClusterPlan, NodePlan
     from saf_env.spec.model import ClusterSpec, NodeSpec
-    from saf_env.transports.local import LocalTransport
+    from saf_env.transports.base import Transport
     from saf_env.uv import Uv
 
 
@@ -129,19 +129,26 @@ class Context:
         is not planned as processes because its engine has a bad minute. Only this machine is looked
         at, and only for nodes that may fall back; it says nothing of other hosts.
         """
-        from saf_env.plan.build import NO_ENGINE, build
+        from saf_env.plan.build import ENGINE_ELSEWHERE, NO_ENGINE, build
 
         lock = self.lock  # without one, nobody needs to ask an engine
         may_fall_back = [n for n in self.spec.nodes if n.fallback and self._is_here(n)]
         if not may_fall_back or self._runs_containers:
-            return build(self.spec, lock, self.home)
+            return build(self.spec, lock, self.home, here=self.here)
         here = [node.host for node in may_fall_back]
         obstacle = "" if self.engine.answers() else NO_ENGINE
+        if not obstacle and not self.engine.is_here():
+            obstacle = ENGINE_ELSEWHERE
         if not obstacle and self._started_natively & {node.name for node in may_fall_back}:
             obstacle = _STARTED
-        plan = build(self.spec, lock, self.home, no_containers=dict.fromkeys(here, obstacle))
+
+        def planned(why: str) -> ClusterPlan:
+            none = dict.fromkeys(here, why)
+            return build(self.spec, lock, self.home, here=self.here, no_containers=none)
+
+        plan = planned(obstacle)
         if not obstacle and (obstacle := self._nameless(plan, here[0])):
-            return build(self.spec, lock, self.home, no_containers=dict.fromkeys(here, obstacle))
+            return planned(obstacle)
         return plan
 
     def _nameless(self, plan: ClusterPlan, host: str) -> str:
@@ -150,7 +157,11 @@ class Context:
 
         lines = hosts_lines(host_names(plan), plan.folder.name)
         native = any(n.host == host and n.kind == "native" for n in plan.nodes)
-        if not lines or not native or not self.runtime().native.names(lines, look=True)[1]:
+        if (
+            not lines
+            or not native
+            or not self.hosts()[host].runtime.native.names(lines, look=True)[1]
+        ):
             return ""
         return (
             f"this user may not write its name to /etc/hosts. For containers, run "
@@ -163,7 +174,17 @@ class Context:
         return any(node.kind == "container" and self._is_here(node) for node in self.spec.nodes)
 
     def _is_here(self, node: NodeSpec) -> bool:
-        return self.spec.hosts[node.host].ssh is None
+        return node.host == self.here
+
+    @cached_property
+    def here(self) -> str:
+        """The host of the cluster file that this machine is.
+
+        The one whose address this machine has; else the one that is not reached over SSH.
+        """
+        from saf_env.cluster.connect import this_host
+
+        return this_host(self.spec)
 
     @property
     def _runs_containers(self) -> bool:
@@ -192,7 +213,7 @@ class Context:
         return find_uv(self.home, os.environ)
 
     @cached_property
-    def transport(self) -> LocalTransport:
+    def transport(self) -> Transport:
         """This machine."""
         from saf_env.transports.local import LocalTransport
 
@@ -203,31 +224,30 @@ class Context:
         """The running cluster's GCS."""
         from saf_env.cluster.gcs import Gcs
 
-        head, runtime = self.plan.head, self.runtime()
-        return Gcs(self.plan, lambda: runtime.transport(head, self.transport))
+        head, hosts = self.plan.head, self.hosts()
+        environ = os.environ if self.plan.host_of(head).here else {}
+        return Gcs(self.plan, lambda: hosts.transport(head), environ)
 
-    def runtime(self, cluster: str = "") -> Runtimes:
-        """The runtimes of this machine's nodes of ``cluster`` (default: the cluster file's)."""
-        from saf_env.cluster import state as states
-        from saf_env.cluster.runtimes import Runtimes
-        from saf_env.plan.build import temp_dir
-        from saf_env.runtimes.compose import ComposeRuntime
-        from saf_env.runtimes.native import NativeRuntime
+    def hosts(self, cluster: str = "") -> Hosts:
+        """The hosts of ``cluster``, by default the cluster file's, which is the one in force.
 
-        name = cluster or self.spec.name
-        folder = temp_dir(self.home, name)
-        native = NativeRuntime(self.transport, Path(sys.executable), folder, here=True)
-        place = states.folder(self.home, name)
-        if not (self._may_have_containers or (place / "compose.json").exists()):
-            return Runtimes(native)
-        return Runtimes(native, ComposeRuntime(self.engine, folder.name, place))
-
-    @property
-    def _may_have_containers(self) -> bool:
+        Of any other, and where the cluster file has a mistake, those that nodes were started on.
+        """
         try:
-            return self.has_containers
-        except ClusterFileError:  # `down` works all the same
-            return True
+            spec = self.spec
+        except ClusterFileError:
+            if not cluster:
+                raise
+            return self._connections.hosts(cluster)
+        if cluster not in ("", spec.name):
+            return self._connections.hosts(cluster)
+        return self._connections.hosts(spec.name, spec, self.here)
+
+    @cached_property
+    def _connections(self) -> Connections:
+        from saf_env.cluster.connect import Connections
+
+        return Connections(self.home, self.transport, self.engine)
 
     def nodes(self, names: Sequence[str]) -> tuple[NodePlan, ...]:
         """The planned nodes called ``names``, or all.
@@ -242,16 +262,16 @@ class Context:
     def refuse_unsupported(self, nodes: Sequence[NodePlan]) -> None:
         """Raise UsageError when one of ``nodes`` cannot be run, or looked at, by this version."""
         other = [
-            f"{node.name} (host {node.host}, over SSH)"
+            f"{node.name} (host {node.host})"
             for node in nodes
-            if self.spec.hosts[node.host].ssh is not None
+            if node.kind == "container" and node.host != self.here
         ]
         if other:
             raise UsageError(
-                "this version of saf-env runs nodes of this machine only, so not "
+                "this version of saf-env runs containers on this machine only, so not "
                 + ", ".join(other),
-                hint="take these nodes out of the cluster file; `saf-env lock` and `saf-env plan` "
-                "work for all",
+                hint='give these nodes fallback = "native" or kind = "native", or take them out of '
+                "the cluster file; `saf-env lock` and `saf-env plan` work for all",
             )
 
     @staticmethod

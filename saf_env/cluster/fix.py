@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from saf_env.cluster import state as states
-from saf_env.cluster.prepare import made_of, make_token, name_lines, refuse_in_use
+from saf_env.cluster.in_use import made_of, refuse_in_use
+from saf_env.cluster.prepare import make_image, make_token, name_lines
 from saf_env.cluster.project import Project, found_nodes
+from saf_env.cluster.provisioning import provision_hosts
 from saf_env.cluster.token import mend_token
 from saf_env.errors import PreflightError, ToolchainError
-from saf_env.plan.model import EnvironmentPlan, ImagePlan, NodePlan
+from saf_env.plan.model import EnvironmentPlan, HostPlan, ImagePlan, NodePlan
 from saf_env.preflight.base import Finding
 from saf_env.preflight.registry import ENVIRONMENT, FIXABLE
 from saf_env.provision.environments import ensure_environment
@@ -51,12 +53,15 @@ def fix(
             _token(project, notice)
         if "advertised-name" in ids:
             _names(project, notice)
-        made: dict[str, EnvironmentPlan | ImagePlan] = {
-            what.key: what for n in nodes if n.name in unsound and (what := made_of(n))
+        provision_hosts(project, step)
+        made = {
+            (n.host, what.key): (project.plan.host_of(n), what)
+            for n in nodes
+            if n.name in unsound and (what := made_of(n))
         }
-        for what in made.values():
+        for host, what in made.values():
             try:
-                _make(project, what, step, notice)
+                _make(project, host, what, step, notice)
             except (PreflightError, ToolchainError) as error:  # the others may do
                 notice(f"{error.message}{f'; {error.hint}' if error.hint else ''}")
 
@@ -87,28 +92,38 @@ def _token(project: Project, notice: Notify) -> None:
 def _names(project: Project, notice: Notify) -> None:
     """Make the cluster's lines in ``/etc/hosts`` what they have to be; others are left alone."""
     lines = name_lines(project)
-    changed, refused = project.runtime().native.names(lines)
+    changed, refused = project.hosts().write_names(lines)
     if changed:
-        notice(f"wrote to /etc/hosts, until `saf-env down`: {'; '.join(lines)}")
-    elif refused:
-        notice(f"/etc/hosts cannot be written: {refused}")
-    else:
+        where = ", ".join(changed)
+        notice(f"wrote to /etc/hosts of {where}, until `saf-env down`: {'; '.join(lines)}")
+    for host, why in refused.items():
+        notice(f"/etc/hosts of {host} cannot be written: {why}")
+    if not changed and not refused:
         notice("the cluster's lines are in /etc/hosts; what else names its nodes is left alone")
 
 
 def _make(
-    project: Project, what: EnvironmentPlan | ImagePlan, step: Notify, notice: Notify
+    project: Project,
+    host: HostPlan,
+    what: EnvironmentPlan | ImagePlan,
+    step: Notify,
+    notice: Notify,
 ) -> None:
     """Make an environment anew, or an image: from nothing, when there is one and it is wrong."""
+    if isinstance(what, EnvironmentPlan) and not host.here:
+        refuse_in_use(project, what, host)
+        notice(f"making the environment {what.key} on {host.name} anew")
+        provision_hosts(project, step, rebuild={host.name: [what]})
+        return
     if isinstance(what, EnvironmentPlan):
         refuse_in_use(project, what)
         notice(f"making the environment {what.key} anew")
         ensure_environment(what, project.uv, step, rebuild=True)
         return
-    from saf_env.provision.images import built, ensure_image
+    from saf_env.provision.images import built
 
     rebuild = bool(built(what, project.engine))
     if rebuild:
         refuse_in_use(project, what)
     notice(f"building the image {what.tag}{' anew' if rebuild else ''}")
-    ensure_image(what, project.plan.name, project.uv, project.engine, step, rebuild=rebuild)
+    make_image(project, what, step, rebuild=rebuild)

@@ -6,40 +6,47 @@ from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from saf_env import probe
+from saf_env.cluster.hosts import AT_ONCE
 from saf_env.cluster.project import Project, found_nodes
-from saf_env.engine import Engine
-from saf_env.errors import PreflightError
+from saf_env.errors import HostUnreachableError, PreflightError
 from saf_env.plan.model import ClusterPlan, NodePlan
 from saf_env.preflight.base import Finding, together
 from saf_env.preflight.registry import FIXABLE, judge, stopping
 from saf_env.provision.facts import gather_facts
 from saf_env.provision.image_facts import container_facts, joined
-from saf_env.transports.base import Transport
-from saf_env.uv import Uv
 
 
 def gather(
-    plan: ClusterPlan,
-    nodes: Sequence[NodePlan],
-    transport: Transport,
-    uv: Uv,
-    engine: Engine,
-    *,
-    deep: bool = False,
+    project: Project, nodes: Sequence[NodePlan], *, deep: bool = False
 ) -> dict[str, dict[str, Any]]:
     """The facts of ``nodes`` by name, gathered side by side; the engine is asked once for all."""
+    plan, hosts, uv = project.plan, project.hosts(), project.uv
 
     def one(node: NodePlan) -> dict[str, Any]:
-        return gather_facts(node, plan, transport, uv.environ, deep=deep, uv=uv.binary)
+        host = hosts[node.host]
+        if host.plan.here:
+            return gather_facts(node, plan, host.transport, uv.environ, deep=deep, uv=uv.binary)
+        try:
+            return gather_facts(node, plan, host.transport, {}, deep=deep, python=host.python)
+        except HostUnreachableError as error:
+            return unreachable(error)
 
-    inside = [node for node in nodes if node.kind == "container" or node.fallback_reason]
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        asking = pool.submit(container_facts, inside, engine, plan.home, deep=deep)
+    here = [node for node in nodes if plan.host_of(node).here]
+    inside = [node for node in here if node.kind == "container" or node.fallback_reason]
+    with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+        asking = pool.submit(container_facts, inside, project.engine, plan.home, deep=deep)
         seen = dict(zip((n.name for n in nodes), pool.map(one, nodes), strict=True))
         more = asking.result()
     return {
         name: joined(facts, more[name]) if name in more else facts for name, facts in seen.items()
     }
+
+
+def unreachable(error: HostUnreachableError) -> dict[str, Any]:
+    """The facts of a node whose host cannot be reached: none."""
+    unknown = dict.fromkeys(probe.FACTS, error.message)
+    return {"schema": probe.SCHEMA, "facts": {}, "unknown": unknown, "user_variables": {}}
 
 
 def findings(
@@ -94,9 +101,8 @@ def check(
         deep: hash every file of their environments, not only those that seem changed.
     """
     running = {node.node for node in found_nodes(project) if node.whole("worker")}
-    plan = project.plan
-    facts = gather(plan, nodes, project.transport, project.uv, project.engine, deep=deep)
-    return findings(plan, facts, project.stale(), ignore=ignore, only=only, running=running)
+    facts = gather(project, nodes, deep=deep)
+    return findings(project.plan, facts, project.stale(), ignore=ignore, only=only, running=running)
 
 
 def refuse_failed(found: Sequence[Finding]) -> None:

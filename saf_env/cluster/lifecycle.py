@@ -17,6 +17,7 @@ import hashlib
 import json
 import re
 import secrets
+import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,8 +26,8 @@ from typing import Any
 from saf_env.cluster import state as states
 from saf_env.cluster.attest import REQUEST, differences, probe_source
 from saf_env.cluster.gcs import Gcs, RayNode, attested
-from saf_env.cluster.runtimes import Runtimes
-from saf_env.errors import BringUpError
+from saf_env.cluster.hosts import Host, Hosts
+from saf_env.errors import BringUpError, HostUnreachableError
 from saf_env.plan.build import token_path
 from saf_env.plan.command import ray_start
 from saf_env.plan.model import ClusterPlan, NodePlan
@@ -76,17 +77,19 @@ class Lifecycle:
 
     Args:
         plan: what it must be.
-        runtime: starts and stops its nodes.
+        hosts: start and stop its nodes.
         gcs: asks the running cluster.
         notify: gets one line for each step that takes time.
     """
 
-    def __init__(self, plan: ClusterPlan, runtime: Runtimes, gcs: Gcs, notify: Notify) -> None:
+    def __init__(self, plan: ClusterPlan, hosts: Hosts, gcs: Gcs, notify: Notify) -> None:
         self._plan = plan
-        self._runtime = runtime
+        self._hosts = hosts
         self._gcs = gcs
         self._notify = notify
-        self._state = states.read(plan.home, plan.name)
+        self._recording = threading.Lock()
+        state = states.read(plan.home, plan.name)
+        self._state = state.with_place(plan.folder.name, plan.hosts)
 
     def up(self, gate: Gate, only: Collection[str] = ()) -> UpResult:
         """Bring every node of the plan up; see the module for what is left alone.
@@ -101,7 +104,7 @@ class Lifecycle:
                 started is stopped again.
         """
         began = time.monotonic()
-        self._runtime.refuse_silence(self._state.recorded)  # silence is not "nothing runs"
+        self._hosts.refuse_silence(self._state.recorded)  # silence is not "nothing runs"
         running = self._running()
         wanted = {self._plan.head.name, *only} if only else {n.name for n in self._plan.nodes}
         missing = [n for n in self._plan.nodes if n.name in wanted - running.keys()]
@@ -127,7 +130,7 @@ class Lifecycle:
 
     def _running(self) -> dict[str, Found]:
         """What runs as planned, by name."""
-        found = by_node(self._runtime.find(self._state.recorded))
+        found = by_node(self._hosts.find(self._state.recorded))
         if not any(f.whole("head") for f in found.values()):
             return {}
         self._refuse_changed(found)
@@ -166,7 +169,7 @@ class Lifecycle:
         """
         planned = {node.name for node in self._plan.nodes}
         names = {node.name for node in missing}
-        found = {f.node for f in self._runtime.find(self._state.recorded)}
+        found = {f.node for f in self._hosts.find(self._state.recorded)}
         everything = self._plan.head.name in names
         leftovers = sorted(found if everything else found & names | found - planned)
         if leftovers:
@@ -204,33 +207,41 @@ class Lifecycle:
         plan, head = self._plan, self._plan.head
         natives = [node for node in missing if node.kind == "native"]
         if head in natives:
-            self._start_native(head, runs)
+            self._start_natives([head], runs)
         if containers := [node for node in missing if node.kind == "container"]:
             self._tell(containers)
             token = token_path(plan.home, plan.name)
             for node in containers:
                 # An engine that goes away in the middle may have made them: `down` must look.
-                self._record_start(Started(node.name, runs[node.name], 0, ""))
-            for started in self._runtime.start_containers(plan, containers, runs, token):
+                self._record_start(Started(node.name, runs[node.name], 0, "", node.host))
+            for started in self._hosts.start_containers(plan, containers, runs, token):
                 self._record_start(started)
         if head in natives:
             self._wait_for_head()
-        for node in natives:
-            if node.role == "worker":
-                self._start_native(node, runs)
+        self._start_natives([node for node in natives if node.role == "worker"], runs)
 
-    def _start_native(self, node: NodePlan, runs: Mapping[str, str]) -> None:
-        self._tell([node])
-        started = self._runtime.native.start(node, self._plan.address, runs[node.name])
-        self._record_start(started)
+    def _start_natives(self, nodes: Sequence[NodePlan], runs: Mapping[str, str]) -> None:
+        """Start native nodes, those of several hosts side by side."""
+        self._tell(nodes)
+        address = self._plan.address
+
+        def on(host: Host) -> None:
+            for node in nodes:
+                if node.host == host.plan.name:
+                    self._record_start(self._hosts.start(node, address, runs[node.name]))
+
+        _, lost = self._hosts.ask((node.host for node in nodes), on)
+        for error in lost.values():
+            raise error
 
     def _tell(self, nodes: Sequence[NodePlan]) -> None:
         for node in nodes:
             self._notify(f"starting {node.name} ({node.role}, {node.kind}) on {node.host}")
 
     def _record_start(self, started: Started) -> None:
-        self._state = self._state.with_started(started)
-        states.write(self._plan.home, self._plan.name, self._state)
+        with self._recording:  # hosts start their nodes side by side
+            self._state = self._state.with_started(started)
+            states.write(self._plan.home, self._plan.name, self._state)
 
     def _wait_for_head(self) -> None:
         """Until the last thing that a head opens before it registers, its agent's port, answers.
@@ -241,7 +252,8 @@ class Lifecycle:
         head = self._plan.head
         port = head.ports.dashboard_agent_grpc
         leader = self._state.nodes[head.name].started
-        waiting = self._runtime.native.wait([(leader, head)], (head.address, port), START_SECONDS)
+        native = self._hosts[head.host].runtime.native
+        waiting = native.wait([(leader, head)], (head.address, port), START_SECONDS)
         answers, dead = waited(_output(waiting))
         _refuse_dead(dead)
         if not answers:
@@ -256,19 +268,20 @@ class Lifecycle:
         seconds = 4 * START_SECONDS  # more than all that is asked may take
         known = self._state.nodes
         recorded = [(known[n.name].started, n) for n in self._plan.nodes if n.name in known]
-        watching = self._runtime.watch(recorded, seconds)
+        watches = self._hosts.watch(recorded, seconds)
         try:
             while (done := asking.poll()) is None:
-                dead = watching.poll()
-                _refuse_dead(dead or ())
-                if dead is None:
+                seen = [watch.poll() for watch in watches]
+                _refuse_dead([died for dead in seen for died in dead or ()])
+                if None in seen:
                     raise BringUpError(
                         f"the cluster was not ready after {seconds:.0f} s",
                         hint="`saf-env logs` shows what the nodes said",
                     )
                 time.sleep(0.01)
         finally:
-            watching.stop()
+            for watch in watches:
+                watch.stop()
         return done.stdout
 
     def _judge(
@@ -299,13 +312,15 @@ class Lifecycle:
         self._notify("taking down what was started")
         try:
             self._stop(names)
+        except HostUnreachableError as error:  # why it is taken down is told after this
+            self._notify(error.message)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"again, so {', '.join(names)} may still run: `saf-env down` ends what is left"
             ) from None
 
     def _stop(self, names: Sequence[str]) -> None:
-        self._runtime.stop(names, self._state.recorded)
+        self._hosts.stop(names, self._state.recorded)
         self._state = self._state.without(names)
         states.write(self._plan.home, self._plan.name, self._state)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +13,10 @@ from saf_env.cluster.gcs import RayNode
 from saf_env.cluster.lifecycle import plan_digest
 from saf_env.cluster.project import Project
 from saf_env.cluster.status import NodeStatus, state_of, strangers
+from saf_env.errors import HostUnreachableError
 from saf_env.plan.build import token_path
 from saf_env.plan.fingerprint import actual_fingerprint
+from saf_env.plan.model import ClusterPlan
 from saf_env.preflight.registry import ENVIRONMENT, judge
 from saf_env.runtimes.base import Found, by_node
 
@@ -28,12 +30,14 @@ class Look:
         ray: what the GCS knows of what runs, by node name; empty when it does not answer.
         strangers: living Ray nodes that saf-env did not start.
         leftovers: names of nodes that run, and that the plan has no more.
+        lost: hosts that cannot be reached, and why. Of their nodes only Ray knows something.
     """
 
     nodes: list[NodeStatus]
     ray: dict[str, RayNode]
     strangers: list[RayNode]
     leftovers: list[str]
+    lost: dict[str, HostUnreachableError]
 
     def ready(self, names: Collection[str]) -> bool:
         """Whether the nodes called ``names`` are ready, and none that has left the plan runs."""
@@ -46,14 +50,16 @@ def look(project: Project) -> Look:
     plan = project.plan
     state = states.read(project.home, plan.name)
     with ThreadPoolExecutor() as pool:
-        facts = pool.submit(gather, plan, plan.nodes, project.transport, project.uv, project.engine)
-        found = by_node(project.runtime().find(state.recorded))
+        facts = pool.submit(gather, project, plan.nodes)
+        seen_there, lost = project.hosts().look(state.recorded)
+        found = by_node(seen_there)
         # Without the token nobody is let in: what runs cannot be asked.
         token = token_path(project.home, plan.name).exists()
         alive = token and plan.head.name in found and found[plan.head.name].whole("head")
         known = project.gcs.nodes() if alive else None
         seen = facts.result()
     by_run = {node.run: node for node in known or ()}
+    found |= _by_ray(plan, lost, known or ())
     ray = {name: by_run[f.run] for name, f in found.items() if f.run in by_run}
     nodes = []
     for node in plan.nodes:
@@ -69,15 +75,25 @@ def look(project: Project) -> Look:
             found=present,
             ray=ray.get(node.name),
             head_answers=known is not None,
-            as_planned=intact
-            and fingerprint == node.fingerprint
-            and _of_this_plan(project, present),
+            as_planned=_of_this_plan(project, present)
+            and (node.host in lost or (intact and fingerprint == node.fingerprint)),
         )
         nodes.append(NodeStatus(node, status, fingerprint, *_versions(inside)))
     planned = {node.name for node in plan.nodes}
     leftovers = sorted(found.keys() - planned)
     others = [r for r in strangers(plan, known or ()) if r.name not in leftovers]
-    return Look(nodes, ray, others, leftovers)
+    return Look(nodes, ray, others, leftovers, lost)
+
+
+def _by_ray(plan: ClusterPlan, lost: Collection[str], known: Sequence[RayNode]) -> dict[str, Found]:
+    """What Ray says of the nodes on hosts that we cannot reach."""
+    there = {node.name: node for node in plan.nodes if node.host in lost}
+    roles = {"leader": 1, "raylet": 1, "gcs": 1}
+    return {
+        ray.name: Found(ray.name, ray.run, roles, None, there[ray.name].host)
+        for ray in known
+        if ray.alive and ray.name in there
+    }
 
 
 def _of_this_plan(project: Project, found: Found | None) -> bool:

@@ -5,18 +5,27 @@ from __future__ import annotations
 import os
 from collections.abc import Collection
 
+from saf_env.cluster.in_use import refuse_in_use
 from saf_env.cluster.project import Project, found_nodes
+from saf_env.cluster.provisioning import provision_hosts
 from saf_env.cluster.token import ensure_token
-from saf_env.errors import BringUpError, PreflightError
+from saf_env.errors import BringUpError
 from saf_env.plan.build import token_path
-from saf_env.plan.model import EnvironmentPlan, ImagePlan, NodePlan
+from saf_env.plan.model import ClusterPlan, ImagePlan, NodePlan
 from saf_env.plan.names import host_names, hosts_lines
 from saf_env.preflight.registry import OF_ENGINE
 from saf_env.provision.environments import ensure_environment, ready
 from saf_env.provision.folders import Notify
 
 
-def prepare(project: Project, step: Notify, notice: Notify, ignore: Collection[str] = ()) -> bool:
+def prepare(
+    project: Project,
+    step: Notify,
+    notice: Notify,
+    *,
+    ignore: Collection[str] = (),
+    only: Collection[str] = (),
+) -> bool:
     """Make environments, images and names of all nodes, and the driver's, as far as missing.
 
     Args:
@@ -24,6 +33,7 @@ def prepare(project: Project, step: Notify, notice: Notify, ignore: Collection[s
         step: gets one line for each step that takes time.
         notice: gets what the user has to know of.
         ignore: ids of checks that stop nothing.
+        only: names of the nodes that are to start; empty means all.
 
     Returns:
         Whether names were written, which is for :func:`forget_names` to undo.
@@ -34,40 +44,63 @@ def prepare(project: Project, step: Notify, notice: Notify, ignore: Collection[s
         ToolchainError: something cannot be made exactly as locked.
     """
     plan = project.plan
-    native = [node.environment for node in plan.nodes if node.kind == "native"]
+    _refuse_engine(project, ignore, only)
+    provision_hosts(project, step)
+    native = [node.environment for node in plan.nodes if _native_here(plan, node)]
     for environment in {e.key: e for e in [*native, plan.driver]}.values():
         if not ready(environment):
             refuse_in_use(project, environment)
         ensure_environment(environment, project.uv, step)
-    _make_images(project, step, ignore)
+    for image in {n.image.key: n.image for n in plan.containers if n.image}.values():
+        make_image(project, image, step)
     lines = name_lines(project)
-    if not lines or not project.runtime().native.names(lines)[0]:
+    if not lines:
         return False
-    notice(f"wrote the names of cluster {plan.name} to /etc/hosts; `saf-env down` removes them")
-    return True
+    changed, _ = project.hosts().write_names(lines)
+    for host in changed:
+        notice(
+            f"wrote the names of cluster {plan.name} to /etc/hosts of {host}; `saf-env down` "
+            "removes them"
+        )
+    return bool(changed)
 
 
-def _make_images(project: Project, step: Notify, ignore: Collection[str]) -> None:
-    images = {n.image.key: n.image for n in project.plan.containers if n.image}
+def _native_here(plan: ClusterPlan, node: NodePlan) -> bool:
+    return node.kind == "native" and plan.host_of(node).here
+
+
+def _refuse_engine(project: Project, ignore: Collection[str], only: Collection[str]) -> None:
+    """Judge an engine that has images to build before it does: one of no use fails, and says less.
+
+    Raises:
+        PreflightError: a container that is to start could not be built, or not be run.
+    """
+    plan, engine = project.plan, project.engine
+    nodes = [node for node in plan.containers if not only or node.name in only]
+    images = {node.image.key: node.image for node in nodes if node.image}
     if not images:
         return
     from saf_env.cluster.gate import check, refuse_failed
+    from saf_env.provision.images import built
+
+    if not engine.answers() or not all(built(image, engine) for image in images.values()):
+        refuse_failed(check(project, nodes, only=OF_ENGINE, ignore=ignore))
+
+
+def make_image(project: Project, image: ImagePlan, step: Notify, *, rebuild: bool = False) -> None:
+    """Build an image unless it is there, and remove those of earlier locks."""
     from saf_env.provision.images import built, ensure_image, prune
 
-    engine, nodes = project.engine, project.plan.containers
-    if engine.answers() and all(built(image, engine) for image in images.values()):
-        return
-    # Before a build takes its time: an engine of no use fails it, and says less.
-    refuse_failed(check(project, nodes, only=OF_ENGINE, ignore=ignore))
-    for image in images.values():
-        ensure_image(image, project.plan.name, project.uv, engine, step)
-        prune(image, project.plan.name, engine)
+    engine, cluster = project.engine, project.plan.folder.name
+    if rebuild or not built(image, engine):
+        ensure_image(image, cluster, project.uv, engine, step, rebuild=rebuild)
+        prune(image, cluster, engine)
 
 
 def forget_names(project: Project) -> None:
     """Take the cluster's lines out of ``/etc/hosts`` when none of its nodes runs."""
     if not found_nodes(project):
-        project.runtime().native.names([])
+        project.hosts().write_names([])
 
 
 def name_lines(project: Project) -> list[str]:
@@ -88,22 +121,3 @@ def make_token(project: Project) -> bool:
             hint="put the file back; or run `saf-env down`, then `saf-env up`, which makes another",
         )
     return ensure_token(project.home, project.plan.name)
-
-
-def refuse_in_use(project: Project, what: EnvironmentPlan | ImagePlan) -> None:
-    """Raise PreflightError when a node runs from ``what``, which is about to be replaced."""
-    running = {found.node for found in found_nodes(project)}
-    nodes = [node for node in project.plan.nodes if node.name in running]
-    if inside := [node.name for node in nodes if made_of(node) == what]:
-        kind, name = "environment", what.key
-        if isinstance(what, ImagePlan):
-            kind, name = "image", what.tag
-        raise PreflightError(
-            f"the {kind} {name} has to be made anew, and {', '.join(inside)} runs in it",
-            hint="run `saf-env down`, then `saf-env check --fix`, then `saf-env up`",
-        )
-
-
-def made_of(node: NodePlan) -> EnvironmentPlan | ImagePlan | None:
-    """What a node is installed in; None for a container whose image the lock does not have."""
-    return node.image if node.kind == "container" else node.environment

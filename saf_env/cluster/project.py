@@ -8,7 +8,7 @@ from typing import Protocol
 
 from saf_env.cluster import state as states
 from saf_env.cluster.gcs import Gcs
-from saf_env.cluster.runtimes import Runtimes
+from saf_env.cluster.hosts import Hosts
 from saf_env.engine import Engine
 from saf_env.plan.model import ClusterPlan
 from saf_env.runtimes.base import Found
@@ -43,8 +43,8 @@ class Project(Protocol):
     def gcs(self) -> Gcs:
         """The running cluster's GCS."""
 
-    def runtime(self) -> Runtimes:
-        """What runs the cluster's nodes on this machine."""
+    def hosts(self) -> Hosts:
+        """The cluster's hosts, and what runs its nodes there."""
 
     def stale(self) -> Sequence[str]:
         """Why the lock does not fit the cluster file; empty when it does."""
@@ -53,4 +53,4 @@ class Project(Protocol):
 def found_nodes(project: Project) -> list[Found]:
     """What runs of the cluster, found with the help of what was recorded."""
     state = states.read(project.home, project.plan.name)
-    return project.runtime().find(state.recorded)
+    return project.hosts().find(state.recorded)

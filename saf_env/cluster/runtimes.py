@@ -1,4 +1,4 @@
-"""All runtimes of one cluster on this machine, used as one."""
+"""All runtimes of one cluster on one host, used as one."""
 
 from __future__ import annotations
 
@@ -55,7 +55,9 @@ class Runtimes:
         found = self.native.find(_native(recorded))
         return found + (self.compose.find() if self.compose else [])
 
-    def stop(self, names: Sequence[str], recorded: Sequence[Started] = ()) -> list[str]:
+    def stop(
+        self, names: Sequence[str], recorded: Sequence[Started] = (), *, head: bool = False
+    ) -> list[str]:
         """Stop nodes by name, or all; see :meth:`saf_env.runtimes.base.Runtime.stop`.
 
         Containers first: their raylets sign off at a head that still lives. When they cannot be
@@ -66,7 +68,7 @@ class Runtimes:
             if self.compose:
                 stopped += self.compose.stop(names, recorded)
         finally:
-            stopped += self.native.stop(names, _native(recorded))
+            stopped += self.native.stop(names, _native(recorded), head=head)
         return sorted({*stopped})
 
     def watch(self, started: Sequence[tuple[Started, NodePlan]], seconds: float) -> Deaths:

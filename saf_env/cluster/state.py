@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from saf_env.errors import BusyError, UsageError
+from saf_env.plan.model import HostPlan
 from saf_env.provision.folders import write_atomically
 from saf_env.runtimes.base import Started
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,26 @@ class StartedNode:
 
 @dataclass(frozen=True)
 class ClusterState:
-    """All nodes of a cluster that were started and not stopped, by name."""
+    """All nodes of a cluster that were started and not stopped.
+
+    Attributes:
+        nodes: by name.
+        hosts: those that the nodes are on, by name, as they were reached: the cluster file may not
+            have them any more when their nodes are to be stopped.
+        folder: name of the cluster's temp folder, its id; empty when nothing was started.
+    """
 
     nodes: Mapping[str, StartedNode] = field(default_factory=dict)
+    hosts: Mapping[str, HostPlan] = field(default_factory=dict)
+    folder: str = ""
 
     def with_started(self, started: Started) -> ClusterState:
         """This state with one more node, or one started anew; what it had proven does not count."""
-        return ClusterState({**self.nodes, started.node: StartedNode(started)})
+        return replace(self, nodes={**self.nodes, started.node: StartedNode(started)})
+
+    def with_place(self, folder: str, hosts: Mapping[str, HostPlan]) -> ClusterState:
+        """This state with the id of its cluster, and hosts as they are reached now."""
+        return replace(self, folder=folder, hosts={**self.hosts, **hosts})
 
     def is_attested(self, name: str, run: str) -> bool:
         """Whether this very start of the node called ``name`` has proven what it is."""
@@ -53,12 +67,12 @@ class ClusterState:
     def without(self, names: Iterable[str]) -> ClusterState:
         """This state less the nodes called ``names``."""
         gone = set(names)
-        return ClusterState({k: v for k, v in self.nodes.items() if k not in gone})
+        return replace(self, nodes={k: v for k, v in self.nodes.items() if k not in gone})
 
     def with_attested(self, names: Iterable[str]) -> ClusterState:
         """This state with the nodes called ``names`` marked as attested."""
         changed = {name: replace(self.nodes[name], attested=True) for name in names}
-        return ClusterState({**self.nodes, **changed})
+        return replace(self, nodes={**self.nodes, **changed})
 
     @property
     def recorded(self) -> list[Started]:
@@ -80,7 +94,11 @@ def read(home: Path, cluster: str) -> ClusterState:
         value = json.loads((folder(home, cluster) / "state.json").read_text(encoding="utf-8"))
         if value["schema"] != SCHEMA or value["cluster"] != cluster:
             return ClusterState()
-        return ClusterState({name: _node(name, node) for name, node in value["nodes"].items()})
+        return ClusterState(
+            {name: _node(name, node) for name, node in value["nodes"].items()},
+            {name: _host(host) for name, host in value["hosts"].items()},
+            str(value["folder"]),
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return ClusterState()
 
@@ -88,9 +106,16 @@ def read(home: Path, cluster: str) -> ClusterState:
 def _node(name: str, value: Mapping[str, Any]) -> StartedNode:
     started = value["started"]
     pid = int(started["pid"])
+    begun, host = str(started["started"]), str(started["host"])
     return StartedNode(
-        Started(name, str(started["run"]), pid, str(started["started"])), value["attested"] is True
+        Started(name, str(started["run"]), pid, begun, host), value["attested"] is True
     )
+
+
+def _host(value: Mapping[str, Any]) -> HostPlan:
+    name, address, platform, ssh = (str(value[k]) for k in ("name", "address", "platform", "ssh"))
+    port = None if value["port"] is None else int(value["port"])
+    return HostPlan(name, address, platform, ssh, port, Path(value["home"]))
 
 
 def write(home: Path, cluster: str, state: ClusterState) -> None:
@@ -103,7 +128,14 @@ def write(home: Path, cluster: str, state: ClusterState) -> None:
         name: {"started": vars(node.started), "attested": node.attested}
         for name, node in state.nodes.items()
     }
-    write_atomically(path, json.dumps({"schema": SCHEMA, "cluster": cluster, "nodes": nodes}))
+    used = {node.started.host for node in state.nodes.values()}
+    hosts = {
+        name: {**vars(host), "home": str(host.home)}
+        for name, host in state.hosts.items()
+        if name in used
+    }
+    value = {"schema": SCHEMA, "cluster": cluster, "folder": state.folder, "hosts": hosts}
+    write_atomically(path, json.dumps({**value, "nodes": nodes}))
 
 
 @contextmanager

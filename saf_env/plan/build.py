@@ -9,7 +9,14 @@ from pathlib import Path
 
 from saf_env.lock.model import Interpreter, Lock, Toolchain
 from saf_env.plan.fingerprint import fingerprint
-from saf_env.plan.model import ClusterPlan, EnvironmentPlan, ImagePlan, NodePlan, Ports
+from saf_env.plan.model import (
+    ClusterPlan,
+    EnvironmentPlan,
+    HostPlan,
+    ImagePlan,
+    NodePlan,
+    Ports,
+)
 from saf_env.plan.names import advertised_name
 from saf_env.platforms import PLATFORMS, Platform
 from saf_env.spec.model import ClusterSpec, HostSpec, Kind, Network, NodeSpec
@@ -34,9 +41,17 @@ _FIXED_PORTS = 12
 NO_ENGINE = "no Docker engine answers on this machine"
 """Why a container node of this machine runs natively."""
 
+ENGINE_ELSEWHERE = "the Docker engine in use is on another machine"
+"""As :data:`NO_ENGINE`."""
+
 
 def build(
-    spec: ClusterSpec, lock: Lock, home: Path, *, no_containers: Mapping[str, str] | None = None
+    spec: ClusterSpec,
+    lock: Lock,
+    home: Path,
+    *,
+    here: str = "",
+    no_containers: Mapping[str, str] | None = None,
 ) -> ClusterPlan:
     """The plan of ``spec``, locked by ``lock``, in the project folder ``home``.
 
@@ -44,6 +59,7 @@ def build(
         spec: the cluster file.
         lock: its lock.
         home: absolute path of the project folder.
+        here: the host that this machine is; default: the one without ``ssh``.
         no_containers: by host, why containers cannot run there; of all others the plan takes it
             that they can.
     """
@@ -56,21 +72,70 @@ def build(
         node.kind == "container" and node.network == "bridge" and not reasons[node.name]
         for node in spec.nodes
     )
+    hosts = host_plans(spec, home, here or spec.here, _platform_here(spec, lock))
+    folder = temp_dir(home, spec)
     nodes = tuple(
-        _node(spec, lock, home, node, index, fallback=reasons[node.name], bridged=bridged)
+        _node(
+            spec,
+            lock,
+            hosts[node.host],
+            node,
+            index,
+            folder=folder,
+            fallback=reasons[node.name],
+            bridged=bridged,
+        )
         for index, node in enumerate(_ordered(spec))
     )
     driver = lock.toolchains["driver"]
     return ClusterPlan(
         name=spec.name,
         home=home,
-        folder=temp_dir(home, spec.name),
+        folder=folder,
         address=f"{_bracketed(nodes[0].advertise)}:{spec.port}",
         lock_sha256=lock.sha256,
+        hosts=hosts,
         nodes=nodes,
         driver=_environment(lock, home, "driver", driver.interpreters[driver.platforms[0]]),
         tailscale=spec.tailscale,
     )
+
+
+def _platform_here(spec: ClusterSpec, lock: Lock) -> str:
+    """The platform of a host of which the cluster file does not say it: the locking machine's."""
+    hosts = {host.name for host in spec.hosts.values() if host.platform is None}
+    nodes = sorted((n for n in spec.nodes if n.host in hosts), key=lambda n: n.kind)
+    # "native" comes last; the last platform of a node's toolchain is the one to fall back to.
+    return lock.toolchains[nodes[-1].name].platforms[-1] if nodes else ""
+
+
+def host_plans(spec: ClusterSpec, home: Path, here: str, platform: str) -> dict[str, HostPlan]:
+    """The hosts of ``spec``.
+
+    Args:
+        spec: the cluster file.
+        home: absolute path of the project folder on this machine.
+        here: the host that this machine is.
+        platform: of a host of which the cluster file does not say it.
+    """
+    found = {}
+    for host in spec.hosts.values():
+        address = host.address or PLATFORMS[host.platform or platform].loopback
+        found[host.name] = HostPlan(
+            name=host.name,
+            address=address,
+            platform=host.platform or platform,
+            # Seen from another host of the cluster, even the one without ssh is reached so.
+            ssh="" if host.name == here else host.ssh or address,
+            port=host.port,
+            home=home if host.name == here else remote_home(host, spec.name),
+        )
+    return found
+
+
+def remote_home(host: HostSpec, cluster: str) -> Path:
+    """The folder that saf-env has on another host, from the home of who logs in there."""
+    return Path((host.path or f"~/.saf-env/{cluster}").removeprefix("~/"))
 
 
 def _fallback(node: NodeSpec, lock: Lock, obstacle: str) -> str:
@@ -84,22 +149,31 @@ def _fallback(node: NodeSpec, lock: Lock, obstacle: str) -> str:
     return ""
 
 
-def temp_dir(home: Path, cluster: str) -> Path:
+def temp_dir(home: Path, spec: ClusterSpec) -> Path:
     """The temp folder of a cluster: short whatever the project's path, the same at every call.
 
     Each node's logs lie in it, and a folder by the node's number for Ray, which opens what it is
-    given to everybody. The last part of the path is the cluster id that marks our processes.
+    given to everybody. The last part of the path is the cluster id that marks our processes. A
+    cluster of one machine is the project folder's; one of several is the same from all of them.
 
     ``/tmp`` itself and not ``TMPDIR``: on macOS that is some 50 bytes long, and a UNIX socket in
     Ray's session folder must stay below 103.
     """
-    digest = hashlib.sha256(f"{home}\0{cluster}".encode()).hexdigest()
+    head = spec.hosts[spec.head.host]
+    return folder_of(
+        str(home) if len(spec.hosts) == 1 else f"{head.address}:{spec.port}", spec.name
+    )
+
+
+def folder_of(place: str, cluster: str) -> Path:
+    """The temp folder of ``cluster`` where ``place`` is the project folder, or the head's port."""
+    digest = hashlib.sha256(f"{place}\0{cluster}".encode()).hexdigest()
     return Path("/tmp") / f"saf-{digest[:10]}"
 
 
 def temp_dirs(spec: ClusterSpec, home: Path) -> dict[str, Path]:
     """Ray's folder of every node by name, the head's first, in the cluster's :func:`temp_dir`."""
-    folder = temp_dir(home, spec.name)
+    folder = temp_dir(home, spec)
     return {node.name: folder / str(i) for i, node in enumerate(_ordered(spec))}
 
 
@@ -110,18 +184,18 @@ def _ordered(spec: ClusterSpec) -> list[NodeSpec]:
 def _node(
     spec: ClusterSpec,
     lock: Lock,
-    home: Path,
+    host: HostPlan,
     node: NodeSpec,
     index: int,
     *,
+    folder: Path,
     fallback: str,
     bridged: bool,
 ) -> NodePlan:
-    toolchain, host = lock.toolchains[node.name], spec.hosts[node.host]
+    toolchain = lock.toolchains[node.name]
     platform = PLATFORMS[toolchain.platforms[-1 if fallback else 0]]
-    own = PLATFORMS[toolchain.platforms[-1]]
     environment = _environment(
-        lock, home, toolchain.environment, toolchain.interpreters[platform.name]
+        lock, host.home, toolchain.environment, toolchain.interpreters[platform.name]
     )
     kind: Kind = "native" if fallback else node.kind
     inside = kind == "container"
@@ -129,13 +203,12 @@ def _node(
     first = node.port or spec.port + index * spec.ports_per_node
     ports = _ports(first, spec.ports_per_node, cpus=node.cpus if inside else None, head=head)
     network: Network = node.network if inside else "host"
-    token = CONTAINER_TOKEN if inside else token_path(home, spec.name)
-    address = host.address or (platform if kind == "native" else own).loopback
-    advertise = address
+    token = CONTAINER_TOKEN if inside else folder / "token"
+    advertise = host.address
     if network == "tailscale":
         assert node.address is not None, f"{node.name} has no address in the tailnet"
         advertise = node.address
-    elif network == "bridge" or (bridged and host.address is None):
+    elif network == "bridge" or (bridged and spec.hosts[node.host].address is None):
         advertise = advertised_name(node.name, spec.name)
     return NodePlan(
         name=node.name,
@@ -145,7 +218,7 @@ def _node(
         role=node.role,
         platform=platform.name,
         groups=node.groups,
-        address=address,
+        address=host.address,
         advertise=advertise,
         network=network,
         ports=ports,
@@ -155,7 +228,7 @@ def _node(
         object_store_memory=_object_store(node) if inside else node.object_store_memory,
         resources=_resources(node),
         labels=_labels(node, kind, platform),
-        variables=_variables(token, host, platform, ports, alone=len(spec.nodes) == 1),
+        variables=_variables(token, spec, node, platform, ports),
         environment=environment,
         image=_image(toolchain, environment, platform) if inside else None,
         fingerprint=fingerprint(
@@ -164,7 +237,7 @@ def _node(
             sha256=environment.interpreter.sha256,
             packages=environment.packages,
         ),
-        temp_dir=CONTAINER_TEMP if inside else temp_dir(home, spec.name) / str(index),
+        temp_dir=CONTAINER_TEMP if inside else folder / str(index),
     )
 
 
@@ -250,7 +323,7 @@ def _labels(node: NodeSpec, kind: Kind, platform: Platform) -> dict[str, str]:
 
 
 def _variables(
-    token: Path, host: HostSpec, platform: Platform, ports: Ports, *, alone: bool
+    token: Path, spec: ClusterSpec, node: NodeSpec, platform: Platform, ports: Ports
 ) -> dict[str, str]:
     """What Ray must be told by environment variables; sources in the comments."""
     variables = {
@@ -273,9 +346,14 @@ def _variables(
         # Plasma above 2 GiB; and without the second one Ray advertises loopback on a Mac, and
         # refuses to start a worker there.
         variables["RAY_ENABLE_MAC_LARGE_OBJECT_STORE"] = "1"
-        if host.address is not None or not alone:
+        if spec.hosts[node.host].address is not None or len(spec.nodes) > 1:
             variables["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
     return dict(sorted(variables.items()))
+
+
+def agent_python(home: Path) -> Path:
+    """Where another host has the Python that our files run under, once it is provisioned."""
+    return home / ".saf" / "python" / "agent"
 
 
 def token_path(home: Path, cluster: str) -> Path:

@@ -16,7 +16,7 @@ from pathlib import Path
 from saf_env.plan.model import EnvironmentPlan, ImagePlan
 
 CLUSTER_LABEL = "saf-env.cluster"
-"""Label of an image: the name of the cluster that it was built for."""
+"""Label of an image: the id of the cluster that it was built for, another may use it too."""
 
 KEY_LABEL = "saf-env.key"
 """Label of an image: the digest of all that went into it, :attr:`ImagePlan.key`."""

@@ -84,6 +84,33 @@ class ImagePlan:
 
 
 @dataclass(frozen=True)
+class HostPlan:
+    """One machine.
+
+    Attributes:
+        name: its name in the cluster file.
+        address: where the ports of its native nodes are open, and what other hosts reach it by.
+        platform: its platform.
+        ssh: ``name`` of the user's ssh config or ``user@host``; empty for this machine.
+        port: of its sshd; None leaves that to the user's ssh config.
+        home: the folder that saf-env has there: this machine's project folder, or one like it. A
+            relative one is below the home of the user who logs in, where commands run.
+    """
+
+    name: str
+    address: str
+    platform: str
+    ssh: str
+    port: int | None
+    home: Path
+
+    @property
+    def here(self) -> bool:
+        """Whether it is this machine."""
+        return not self.ssh
+
+
+@dataclass(frozen=True)
 class NodePlan:
     """What one node must be.
 
@@ -145,6 +172,7 @@ class ClusterPlan:
             our processes and containers.
         address: ``host:port`` of the GCS.
         lock_sha256: digest of the lock it was made from.
+        hosts: every host by name.
         nodes: the head first, then the workers in the cluster file's order.
         driver: the environment of the test driver, on this machine.
         tailscale: how container nodes get into the tailnet, as in the cluster file.
@@ -155,6 +183,7 @@ class ClusterPlan:
     folder: Path
     address: str
     lock_sha256: str
+    hosts: Mapping[str, HostPlan]
     nodes: tuple[NodePlan, ...]
     driver: EnvironmentPlan
     tailscale: TailscaleSpec | None = None
@@ -166,8 +195,17 @@ class ClusterPlan:
 
     @property
     def driver_node(self) -> NodePlan | None:
-        """The native node that drivers on the host attach to, the head if it is one."""
-        return next((node for node in self.nodes if node.kind == "native"), None)
+        """The native node that drivers on this machine attach to, the head if it is one."""
+        here = (node for node in self.nodes if self.host_of(node).here)
+        return next((node for node in here if node.kind == "native"), None)
+
+    def host_of(self, node: NodePlan) -> HostPlan:
+        """The machine that ``node`` runs on."""
+        return self.hosts[node.host]
+
+    def on(self, host: str) -> tuple[NodePlan, ...]:
+        """The nodes of one host, the head first."""
+        return tuple(node for node in self.nodes if node.host == host)
 
     @property
     def containers(self) -> tuple[NodePlan, ...]:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from saf_env.engine import is_local
 from saf_env.plan.images import KEY_LABEL
 from saf_env.plan.model import ImagePlan, NodePlan
 from saf_env.platforms import PLATFORMS
@@ -72,11 +73,13 @@ def engine(case: Case) -> Verdict:
             "Docker is not installed" if not seen["client"] else "the Docker engine does not answer"
         )
         return fail(what, seen["error"], _remedy(case, seen) + _ELSE)
-    if seen["endpoint"] and not _is_here(seen["endpoint"]):
+    if not is_local(seen["endpoint"]):
+        local = "desktop-linux, or orbstack" if _on_mac(case) else "default"
         return fail(
             "the Docker engine is on another machine",
             seen["endpoint"],
-            "use the one of this machine (`docker context use default`, unset DOCKER_HOST)" + _ELSE,
+            "use the one of this machine: unset DOCKER_HOST and DOCKER_CONTEXT, then `docker "
+            f"context use` {local}" + _ELSE,
         )
     floor = ".".join(map(str, ENGINE_NEEDED))
     version = _version(seen["engine"])
@@ -94,14 +97,6 @@ def engine(case: Case) -> Verdict:
             + _ELSE,
         )
     return ok(f"Docker engine {seen['engine']}", seen["os"])
-
-
-def _is_here(endpoint: str) -> bool:
-    """Whether an engine publishes ports on this machine: it is reached without leaving it."""
-    return (
-        re.match(r"(unix|npipe|fd)://|\w+://(localhost|127\.[\d.]+|\[::1\])(:|/|$)", endpoint)
-        is not None
-    )
 
 
 def _remedy(case: Case, seen: Mapping[str, Any]) -> str:

@@ -34,7 +34,7 @@ ENVIRONMENT = frozenset(
 )
 """Checks of a node's environment: their remedy is the environment made anew."""
 
-OF_ENGINE = frozenset({"docker-compose", "docker-engine", "docker-rights", "docker-vm"})
+OF_ENGINE = frozenset({"disk", "docker-compose", "docker-engine", "docker-rights", "docker-vm"})
 """Checks of what builds and runs containers: where one fails, no image need be built."""
 
 FIXABLE = ENVIRONMENT | {"advertised-name", "image-present", "token"}

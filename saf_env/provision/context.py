@@ -7,13 +7,11 @@ requirements, what the marker of the environment has to say, and what verifies i
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import hashlib
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,13 +20,13 @@ from saf_env.lock.downloads import Build
 from saf_env.lock.model import Interpreter
 from saf_env.plan.images import build_files, requirements
 from saf_env.plan.model import ImagePlan
-from saf_env.platforms import PLATFORMS, this_platform
+from saf_env.platforms import this_platform
 from saf_env.provision.environments import marker_of
-from saf_env.provision.failures import failed
-from saf_env.provision.folders import Notify, fresh, guard, read_json, write_json
+from saf_env.provision.folders import Notify, guard, read_json, write_json
 from saf_env.provision.interpreters import ensure_interpreter
 from saf_env.provision.pack import check_members, pack, sha256
 from saf_env.provision.settings import Settings
+from saf_env.provision.uv_binary import fetch_uv
 from saf_env.uv import Uv
 
 EPOCH = 315532800
@@ -54,7 +52,8 @@ def render(image: ImagePlan, folder: Path, uv: Uv, reach: Settings, notify: Noti
     (environment / "wheels").mkdir()
     _hand_in_wheels(reach, text, environment / "wheels")
     _render_interpreter(image, folder / "interpreter", uv, notify)
-    _render_uv(image, folder / "interpreter" / "uv", uv)
+    platform, version = env.interpreter.platform, env.uv_version
+    fetch_uv(version, platform, image.uv_wheel, folder / "interpreter" / "uv", uv)
 
 
 def _hand_in_wheels(reach: Settings, text: str, folder: Path) -> None:
@@ -79,7 +78,7 @@ def _render_interpreter(image: ImagePlan, folder: Path, uv: Uv, notify: Notify) 
                 "[python.archives]: `saf-env toolchain pack` makes them",
             )
         name = f"cpython-{interpreter.version}-{interpreter.platform}.tar.gz"
-        shutil.copyfile(_packed(interpreter, uv, notify), folder / name)
+        shutil.copyfile(packed(interpreter, uv, notify), folder / name)
         url, digest, build = Path("/build", name).as_uri(), sha256(folder / name), "packed"
     elif "://" not in url:
         archive = uv.home / url
@@ -97,7 +96,7 @@ def _render_interpreter(image: ImagePlan, folder: Path, uv: Uv, notify: Notify) 
     (folder / "key").write_text(key, encoding="ascii")
 
 
-def _packed(interpreter: Interpreter, uv: Uv, notify: Notify) -> Path:
+def packed(interpreter: Interpreter, uv: Uv, notify: Notify) -> Path:
     """The pack of a system interpreter: made once, and anew when something in it has changed."""
     place = uv.home / ".saf" / "python" / f"packed-{interpreter.sha256[:16]}.tar.gz"
     memory = place.with_suffix(".json")
@@ -106,15 +105,15 @@ def _packed(interpreter: Interpreter, uv: Uv, notify: Notify) -> Path:
         unchanged = bool(known) and _stamps(known["stamps"]) == known["stamps"]
         if unchanged and place.is_file() and sha256(place) == known["sha256"]:
             return place
-        packed = pack(ensure_interpreter(interpreter, uv, notify), place, uv, notify)
-        if packed.digest != interpreter.sha256:
+        made = pack(ensure_interpreter(interpreter, uv, notify), place, uv, notify)
+        if made.digest != interpreter.sha256:
             raise ToolchainError(
                 f"CPython {interpreter.version} of this machine has changed while it was packed",
                 hint="run the command again",
             )
         value = {
-            "sha256": packed.sha256,
-            "stamps": _stamps([pack.__code__.co_filename, *packed.binaries]),
+            "sha256": made.sha256,
+            "stamps": _stamps([pack.__code__.co_filename, *made.binaries]),
         }
         write_json(memory, value)
     return place
@@ -128,28 +127,3 @@ def _stamps(files: Iterable[str]) -> dict[str, list[int]]:
             seen = os.stat(file)
             found[file] = [seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino]
     return found
-
-
-def _render_uv(image: ImagePlan, target: Path, uv: Uv) -> None:
-    """The locked uv for the image's platform, taken from its wheel by digest."""
-    version, platform = image.environment.uv_version, image.environment.interpreter.platform
-    with fresh(target) as folder:
-        wanted = folder / "requirements.txt"
-        wanted.write_text(f"uv=={version} --hash=sha256:{image.uv_wheel}\n", encoding="ascii")
-        argv = ["pip", "install", "--target", str(folder / "uv"), "--python", sys.executable]
-        argv += ["--python-platform", PLATFORMS[platform].uv_platform, "--require-hashes"]
-        argv += ["--only-binary", ":all:", "--no-deps", "--link-mode", "copy", "-r", str(wanted)]
-        done = uv.run([*argv, "--offline"], cwd=folder)
-        if not done.ok:
-            done = uv.run(argv, cwd=folder)
-        if not done.ok:
-            raise failed(f"get uv {version} for {platform}", done)
-        binary = folder / "uv" / "bin" / "uv"
-        digest = base64.urlsafe_b64encode(hashlib.sha256(binary.read_bytes()).digest())
-        (promised,) = (folder / "uv").glob("uv-*.dist-info/RECORD")
-        if f"sha256={digest.decode().rstrip('=')}," not in promised.read_text(encoding="utf-8"):
-            raise ToolchainError(
-                f"uv {version} for {platform} in uv's cache is not what its wheel promises",
-                hint="remove it from the cache: `uv cache clean uv`, then run the command again",
-            )
-        binary.replace(target)

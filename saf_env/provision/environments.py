@@ -15,6 +15,7 @@ from typing import Any
 
 from saf_env import probe
 from saf_env.errors import ToolchainError
+from saf_env.lock.model import Interpreter
 from saf_env.plan.model import EnvironmentPlan
 from saf_env.provision import record
 from saf_env.provision.failures import failed
@@ -47,7 +48,12 @@ def ready(env: EnvironmentPlan) -> bool:
 
 
 def ensure_environment(
-    env: EnvironmentPlan, uv: Uv, notify: Notify, *, rebuild: bool = False
+    env: EnvironmentPlan,
+    uv: Uv,
+    notify: Notify,
+    *,
+    rebuild: bool = False,
+    pack: Interpreter | None = None,
 ) -> bool:
     """Make ``env`` on this machine unless it is there.
 
@@ -56,6 +62,8 @@ def ensure_environment(
         uv: the pinned uv.
         notify: gets one line for each step that takes time.
         rebuild: make it anew even if it is there, because its files were found changed.
+        pack: the packed form of its interpreter where that is a system's: of another machine, that
+            is, which is made sure to be the very one by its digest.
 
     Returns:
         Whether it was made.
@@ -66,7 +74,7 @@ def ensure_environment(
     """
     if not rebuild and ready(env):
         return False
-    python = ensure_interpreter(env.interpreter, uv, notify)
+    python = ensure_interpreter(pack or env.interpreter, uv, notify)
     with guard(env.path, notify):
         if not rebuild and ready(env):
             return False

@@ -31,6 +31,7 @@ def gather_facts(
     *,
     deep: bool = False,
     uv: Path | None = None,
+    python: Path | None = None,
 ) -> dict[str, Any]:
     """Look at ``node`` as it is now, changing nothing.
 
@@ -41,6 +42,8 @@ def gather_facts(
         user_env: the variables of the user's shell there.
         deep: hash every file of the environment, not only those that seem changed.
         uv: the uv that would be used; default: the project's own.
+        python: by which the host is looked at where the node's own Python cannot do it; default:
+            saf-env's own, on this machine.
 
     Returns:
         What :func:`saf_env.probe.gather` gives, and ``user_variables``, filtered as the probe does.
@@ -58,8 +61,10 @@ def gather_facts(
         facts, problem = _try(transport, str(node.environment.python), request)
     if problem:
         others = [name for name in probe.FACTS if name not in OF_ENVIRONMENT]
-        facts, fault = _try(transport, sys.executable, {**request, "only": others})
-        if fault:
+        facts, fault = _try(transport, str(python or sys.executable), {**request, "only": others})
+        if fault and python:  # on another host there may be nothing yet
+            facts, problem = {"facts": {}, "unknown": dict.fromkeys(others, fault)}, fault
+        elif fault:
             raise ToolchainError(
                 f"{transport.host}: the probe does not run: {fault}",
                 hint="saf-env's own Python is broken: remove .saf/tool and run `make`",
@@ -73,6 +78,7 @@ def request_for(
     node: NodePlan, cluster: ClusterPlan, *, deep: bool = False, uv: Path | None = None
 ) -> dict[str, Any]:
     """What the probe is asked about ``node``."""
+    home = cluster.host_of(node).home
     return {
         "deep": deep,
         "folders": _folders(node, cluster),
@@ -82,8 +88,8 @@ def request_for(
         "cluster_id": cluster.folder.name,
         "node": node.name,
         "names": sorted(host_names(cluster)),
-        "token": str(token_path(cluster.home, cluster.name)),
-        "uv": str(uv or uv_binary(cluster.home)),
+        "token": str(token_path(home, cluster.name)),
+        "uv": str(uv or uv_binary(home)),
     }
 
 

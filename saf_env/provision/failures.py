@@ -6,6 +6,12 @@ from saf_env.errors import ToolchainError
 from saf_env.transports.base import CommandResult
 
 # Words in uv's messages (0.13), each with what to do. The first that occurs decides.
+OFFLINE = (
+    "the package index or the release server cannot be reached and the cache does not hold "
+    "everything: connect the machine, set a proxy or index as for uv, or set SAF_ENV_CACHE to "
+    "a cache that holds it"
+)
+
 _HINTS = (
     (
         ("No space left on device", "Disk quota exceeded"),
@@ -31,9 +37,7 @@ _HINTS = (
             "Request failed",
             "Failed to download",
         ),
-        "the package index or the release server cannot be reached and the cache does not hold "
-        "everything: connect the machine, set a proxy or index as for uv, or set SAF_ENV_CACHE to "
-        "a cache that holds it",
+        OFFLINE,
     ),
 )
 

@@ -7,6 +7,7 @@ secrets and is in no layer, argument or history (see :mod:`saf_env.provision.set
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from saf_env.engine import Engine
-from saf_env.errors import ToolchainError
+from saf_env.errors import SafEnvError, ToolchainError
 from saf_env.plan.images import CLUSTER_LABEL, KEY_LABEL
 from saf_env.plan.model import ImagePlan
 from saf_env.platforms import PLATFORMS
@@ -29,6 +30,8 @@ from saf_env.transports.base import CommandResult
 from saf_env.uv import Uv
 
 _SECONDS = 3600.0  # a base image and 400 MB of packages at 2 Mbit/s
+
+_REMOVING = 120.0
 
 _KEPT = 2
 """Images of earlier locks that stay, for each environment and platform; each may have 1 GB."""
@@ -50,7 +53,7 @@ def ensure_image(
 
     Args:
         image: what is wanted.
-        cluster: for the image's label.
+        cluster: the id of the cluster that it is built for, which its label has.
         uv: the pinned uv of this machine.
         engine: where it is built.
         notify: gets one line for each step that takes time.
@@ -100,16 +103,17 @@ def prune(image: ImagePlan, cluster: str, engine: Engine) -> None:
     """Remove what earlier locks of ``cluster`` made for the same environment and platform.
 
     The newest ones stay: who goes back to an earlier lock need not build again. The engine refuses
-    to remove an image that a container has.
+    to remove an image that a container has. What cannot be removed now can be at the next build.
     """
-    listed = engine.run(
-        *("image", "ls", "--filter", f"label={CLUSTER_LABEL}={cluster}"),
-        *("--format", "{{.Repository}}:{{.Tag}}"),  # the newest first
-    )
-    series = image.tag.removesuffix(image.key)
-    older = [tag for tag in listed.stdout.split() if tag.startswith(series) and tag != image.tag]
-    for tag in older[_KEPT:]:
-        engine.run("image", "rm", tag)
+    with contextlib.suppress(SafEnvError):
+        listed = engine.run(
+            *("image", "ls", "--filter", f"label={CLUSTER_LABEL}={cluster}"),
+            *("--format", "{{.Repository}}:{{.Tag}}"),  # the newest first
+        )
+        series = image.tag.removesuffix(image.key)
+        ours = [tag for tag in listed.stdout.split() if tag.startswith(series)]
+        for tag in [tag for tag in ours if tag != image.tag][_KEPT:]:
+            engine.run("image", "rm", tag, timeout=_REMOVING)
 
 
 def image_id(tag: str, engine: Engine) -> str | None:

@@ -163,8 +163,9 @@ def start(request: Mapping[str, Any]) -> dict[str, Any]:
     """Start one node and return at once.
 
     Args:
-        request: ``argv``, ``env`` (the whole environment), ``folder`` (made 0700), ``temp_dir``
-            (Ray's), ``log`` and ``link`` (paths in it), ``target`` (what ``link`` points to).
+        request: ``argv``; ``env``, the whole environment but for what every login has (HOME, USER,
+            LOGNAME); ``folder`` (made 0700); in it ``temp_dir`` (Ray's), ``log``, and ``links``:
+            what each has to point to, by path.
 
     Returns:
         ``pid`` and ``started`` of the leader.
@@ -176,7 +177,8 @@ def start(request: Mapping[str, Any]) -> dict[str, Any]:
     # SIG_IGN, is not handed on to the leader.
     signal.signal(signal.SIGINT, lambda *_: None)
     private_folder(request["folder"])
-    set_link(request["link"], request["target"])
+    for link, target in request["links"].items():
+        set_link(link, os.path.abspath(target))
     allow_open_files()
     # Sessions of earlier starts would pile up, a hundred files each.
     shutil.rmtree(request["temp_dir"], ignore_errors=True)
@@ -185,7 +187,7 @@ def start(request: Mapping[str, Any]) -> dict[str, Any]:
     log = os.open(request["log"], flags, 0o600)
     leader = subprocess.Popen(
         request["argv"],
-        env=request["env"],
+        env={**_login(), **request["env"]},
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
@@ -193,6 +195,17 @@ def start(request: Mapping[str, Any]) -> dict[str, Any]:
         start_new_session=True,
     )
     return {"pid": leader.pid, "started": _started(leader.pid)}
+
+
+def _login() -> dict[str, str]:
+    """What every program of a user has to know of him; Ray's libraries look for some of it."""
+    import pwd
+
+    try:
+        user = pwd.getpwuid(os.getuid())
+    except KeyError:  # a number without an account
+        return {}
+    return {"HOME": user.pw_dir, "LOGNAME": user.pw_name, "USER": user.pw_name}
 
 
 def allow_open_files() -> None:
@@ -233,7 +246,8 @@ def stop(request: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         request: ``cluster``; ``nodes`` (names; empty means all); ``sessions`` as in :func:`ours`;
-            ``grace``: seconds that raylets get to end their workers.
+            ``grace``: seconds that raylets get to end their workers; ``head``: whether a head on
+            another host may hear them sign off.
 
     Returns:
         ``stopped``: names of nodes; ``left``: processes that could not be ended.
@@ -256,7 +270,7 @@ def stop(request: Mapping[str, Any]) -> dict[str, Any]:
         return {"stopped": [], "left": []}
     raylets = [p for p in first if p["role"] == "raylet"]
     # A raylet that has lost its GCS waits for that, whatever it is told.
-    has_gcs = any(p["role"] == "gcs" for p in everything)
+    has_gcs = request["head"] or any(p["role"] == "gcs" for p in everything)
     _end(raylets, signal.SIGTERM, request["grace"] if has_gcs else 0.3)
     # Without a raylet Ray's own have nothing to clean up; to ask them first takes twice the time.
     _end([p for p in first if _is_rays(p)], signal.SIGKILL, 1.0)

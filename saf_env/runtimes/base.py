@@ -17,14 +17,17 @@ class Started:
     Attributes:
         node: its name.
         run: a word that no other start has.
-        pid: the process that all others of the node belong to, and its session.
+        pid: the process that all others of the node belong to, and its session; 0 of a container.
         started: when that process began, as the host tells it; with the pid it names one process.
+            Of a container its id.
+        host: where it runs.
     """
 
     node: str
     run: str
     pid: int
     started: str
+    host: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,14 @@ class Found:
         roles: how many processes of each role (``leader``, ``raylet``, ``gcs``, ``other``).
         leader: the process that the others belong to, as a start would have recorded it; None when
             it is gone.
+        host: where it runs.
     """
 
     node: str
     run: str
     roles: Mapping[str, int]
     leader: Started | None
+    host: str = ""
 
     def whole(self, role: str) -> bool:
         """Whether all is there that a node of ``role`` (head or worker) cannot do without."""
@@ -78,8 +83,13 @@ class Runtime(Protocol):
         """What runs of the cluster's nodes, recorded or not."""
         ...
 
-    def stop(self, names: Sequence[str], recorded: Sequence[Started]) -> list[str]:
+    def stop(self, names: Sequence[str], recorded: Sequence[Started], *, head: bool) -> list[str]:
         """Stop nodes by name, all when none is named, and return the names of those that ran.
+
+        Args:
+            names: which.
+            recorded: what was started.
+            head: whether the head is on another host, and may hear them sign off.
 
         Raises:
             BringUpError: a process could not be ended.

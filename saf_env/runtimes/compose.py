@@ -34,7 +34,6 @@ from saf_env.plan.compose import (
 )
 from saf_env.plan.model import ClusterPlan, NodePlan
 from saf_env.provision.folders import write_atomically
-from saf_env.runtimes import agent
 from saf_env.runtimes.base import Died, Found, Started
 from saf_env.spec.model import sidecar
 from saf_env.transports.base import CommandResult
@@ -43,6 +42,8 @@ from saf_env.transports.script import script
 
 IMAGE_USER = 10001
 """The user that images have for whoever must not be root."""
+
+_AGENT = Path(__file__).with_name("agent.py")
 
 _COMPOSE_SECONDS = 180.0
 _POLL_SECONDS = 0.3
@@ -203,7 +204,7 @@ class ComposeRuntime:
             "offsets": {k: v for k, v in offsets.items() if k.startswith("/")},
             "limit": limit,
         }
-        argv, stdin = script(IMAGE_PYTHON, Path(agent.__file__), request)
+        argv, stdin = script(IMAGE_PYTHON, _AGENT, request)
         result = transport.run(argv, env={}, timeout=30.0, stdin=stdin)
         answer: dict[str, Any] = json.loads(result.stdout) if result.ok else {}
         return answer

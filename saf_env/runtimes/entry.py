@@ -13,6 +13,7 @@ belongs to nobody any more, but for the last one's logs.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -65,7 +66,7 @@ def allow_open_files() -> None:
 def clear(folder: str) -> None:
     """Remove what earlier sessions left, spilled objects above all; the logs of the last stay."""
     with os.scandir(folder) as entries:
-        found = [e for e in entries if e.name.startswith("session_") and not e.is_symlink()]
+        found = [e for e in entries if e.name.startswith("session_") and _is_folder(e)]
     sessions = [entry.path for entry in sorted(found, key=lambda entry: entry.stat().st_mtime)]
     for session in sessions[:-1]:
         remove(session)
@@ -75,11 +76,16 @@ def clear(folder: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file, a socket, a link or a folder."""
+    """Remove a file, a socket, a link or a folder, as far as that can be done: the node starts."""
     if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path, ignore_errors=True)
     else:
-        os.unlink(path)
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False)
 
 
 def stop(_number: int, _frame: object) -> None:

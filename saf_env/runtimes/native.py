@@ -45,7 +45,8 @@ class NativeRuntime:
         transport: the host.
         python: a CPython on the host for the agent: the environment's, or any from 3.9 on.
         folder: the cluster's temp folder on the host; its last part is the cluster id.
-        environ: the host user's variables; nodes get a few of them.
+        token: the file there with the cluster's token.
+        environ: the host user's variables, as far as they are known; nodes get a few of them.
         here: the host is this machine: what starts no process is done in this one, quicker.
     """
 
@@ -54,6 +55,7 @@ class NativeRuntime:
         transport: Transport,
         python: Path,
         folder: Path,
+        token: Path,
         environ: Mapping[str, str] | None = None,
         *,
         here: bool = False,
@@ -61,6 +63,7 @@ class NativeRuntime:
         self._transport = transport
         self._python = python
         self._folder = folder
+        self._token = token
         self._environ = os.environ if environ is None else environ
         self._here = here
 
@@ -73,8 +76,10 @@ class NativeRuntime:
             "folder": str(self._folder),
             "temp_dir": str(node.temp_dir),
             "log": str(self.log(node.name)),
-            "link": str(environment_path(node)),
-            "target": str(node.environment.path),
+            "links": {
+                str(environment_path(node)): str(node.environment.path),
+                str(self._folder / "token"): str(self._token),
+            },
         }
         answer = self._ask(request, node=node.name)
         return Started(node.name, run, answer["pid"], answer["started"])
@@ -84,7 +89,9 @@ class NativeRuntime:
         request = {"op": "find", "cluster": self._folder.name, "sessions": _sessions(recorded)}
         return found_nodes(self._ask(request)["processes"])
 
-    def stop(self, names: Sequence[str], recorded: Sequence[Started] = ()) -> list[str]:
+    def stop(
+        self, names: Sequence[str], recorded: Sequence[Started] = (), *, head: bool = False
+    ) -> list[str]:
         """See :meth:`saf_env.runtimes.base.Runtime.stop`."""
         request = {
             "op": "stop",
@@ -92,6 +99,7 @@ class NativeRuntime:
             "nodes": list(names),
             "sessions": _sessions(recorded),
             "grace": _GRACE,
+            "head": head,
         }
         answer = self._ask(request)
         if answer["left"]:

@@ -90,12 +90,16 @@ class HostSpec:
         address: the address that other hosts reach it by; None means this machine only (loopback).
         platform: name of its platform; None means that of the machine that makes the lock.
         ssh: ``name`` of the user's ssh config or ``user@host``; None means this machine.
+        port: of its sshd; None means what the user's ssh config says, else 22.
+        path: the folder that saf-env has there, absolute or with ``~/``; None: the default.
     """
 
     name: str
     address: str | None
     platform: str | None
     ssh: str | None
+    port: int | None = None
+    path: str | None = None
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,11 @@ class ClusterSpec:
     environment: EnvironmentSpec
     hosts: Mapping[str, HostSpec]
     nodes: tuple[NodeSpec, ...]
+
+    @property
+    def here(self) -> str:
+        """The host that the machine is taken to be which the cluster file is read on."""
+        return next((h.name for h in self.hosts.values() if h.ssh is None), "")
 
     @property
     def head(self) -> NodeSpec:

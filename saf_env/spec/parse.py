@@ -205,7 +205,7 @@ def _environment(section: Mapping[str, Any]) -> EnvironmentSpec:
 
 
 def _host(name: str, host: Mapping[str, Any]) -> HostSpec:
-    return HostSpec(name, host.get("address"), host.get("platform"), host.get("ssh"))
+    return HostSpec(name, *(host.get(k) for k in ("address", "platform", "ssh", "port", "path")))
 
 
 def _node(node: Mapping[str, Any]) -> NodeSpec:

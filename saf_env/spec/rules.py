@@ -49,6 +49,7 @@ def broken_rules(document: Document, *, well_formed: bool) -> list[str]:
         _groups,
         _exclude_newer,
         _hosts,
+        _ssh,
         _one_head,
         _node_names,
         _nodes,
@@ -188,8 +189,6 @@ def _hosts(document: Document) -> Iterator[str]:
     for name, host in hosts.items():
         if name not in used:
             yield f"hosts.{name}: no node runs on it; add one, or remove the host"
-        if "ssh" in host and "platform" not in host:
-            yield f"hosts.{name}.platform: missing, needed of a host reached over SSH"
         if len(hosts) > 1 and "address" not in host:
             yield f"hosts.{name}.address: missing, needed where there are several hosts"
         elif tailnet and "address" not in host:
@@ -198,6 +197,17 @@ def _hosts(document: Document) -> Iterator[str]:
     for address, count in addresses.items():
         if count > 1:
             yield f'hosts: address "{address}" is given to {count} hosts'
+
+
+def _ssh(document: Document) -> Iterator[str]:
+    for name, host in document["hosts"].items():
+        if "ssh" in host and "platform" not in host:
+            yield f"hosts.{name}.platform: missing, needed of a host reached over SSH"
+        for key in ("port", "path"):
+            if key in host and "ssh" not in host:
+                yield f"hosts.{name}.{key}: it is of a host reached over SSH; give ssh too"
+        if ".." in str(host.get("path", "")).split("/"):
+            yield f'hosts.{name}.path: found "{host["path"]}", expected a path without ".."'
 
 
 def _one_head(document: Document) -> Iterator[str]:

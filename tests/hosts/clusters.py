@@ -64,6 +64,10 @@ class Mixed(Project):
         filters = [word for mark in marks for word in ("--filter", mark)]
         return docker("ps", "--quiet", "--no-trunc", *filters)
 
+    def begun(self, node: str) -> str:
+        """When the engine has last started the container of ``node``."""
+        return docker("inspect", "--format", "{{.State.StartedAt}}", self.container(node))
+
     def left(self) -> list[str]:
         """What the engine and the hosts file have of the cluster."""
         mark = f"label=saf-env.cluster={self.cluster_id}"

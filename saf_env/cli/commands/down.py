@@ -6,7 +6,7 @@ import argparse
 
 from saf_env.cli.context import Context
 from saf_env.cli.output import Progress
-from saf_env.errors import BringUpError, ClusterFileError, UsageError
+from saf_env.errors import BringUpError, ClusterFileError, HostUnreachableError, UsageError
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
@@ -30,19 +30,23 @@ def _stop(context: Context, cluster: str, names: list[str]) -> list[str]:
     with states.held(context.home, cluster, "saf-env down"), Progress() as progress:
         progress.step(f"stopping {', '.join(names) or f'cluster {cluster}'}")
         state = states.read(context.home, cluster)
-        runtime, refused = context.runtime(cluster), ""
+        hosts = context.hosts(cluster)
+        kept: dict[str, str] = {}
         try:
-            stopped = runtime.stop(names, state.recorded)
-        except BringUpError:
-            # Containers may still be there, and are not to be forgotten; what is native is stopped.
-            native = [s.node for s in state.recorded if s.pid and s.node in (names or state.nodes)]
-            states.write(context.home, cluster, state.without(native))
+            stopped = hosts.stop(names, state.recorded)
+        except (BringUpError, HostUnreachableError):
+            # What may still run is not to be forgotten; the rest is stopped.
+            found, lost = hosts.look(state.recorded)
+            left = {f.node for f in found} | {s.node for s in state.recorded if s.host in lost}
+            left |= {s.node for s in state.recorded if not s.pid}
+            gone = [name for name in names or state.nodes if name not in left]
+            states.write(context.home, cluster, state.without(gone))
             raise
-        if not names or not runtime.find(state.recorded):
-            _, refused = runtime.native.names(())
+        if not names or not hosts.find(state.recorded):
+            _, kept = hosts.write_names(())
         states.write(context.home, cluster, state.without(names or state.nodes))
-    if refused and stopped:
-        print(f"the names of cluster {cluster} stay in /etc/hosts: {refused}")
+    for host, reason in kept.items() if stopped else ():
+        print(f"the names of cluster {cluster} stay in /etc/hosts of {host}: {reason}")
     if stopped:
         print(f"stopped: {', '.join(stopped)}")
     else:
@@ -57,7 +61,7 @@ def _known(context: Context) -> list[str]:
 
 def _tell_of_others(context: Context, cluster: str) -> None:
     """A cluster file whose name was changed must not let the old cluster be forgotten."""
-    others = [n for n in _known(context) if n != cluster and context.runtime(n).find()]
+    others = [n for n in _known(context) if n != cluster and context.hosts(n).look()[0]]
     for name in others:
         print(f"cluster {name} of this project runs; `saf-env down --all` stops it too")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 import time
 
 from saf_env.cli.context import Context
@@ -25,16 +26,18 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     folders = temp_dirs(context.spec, context.home)
     context.refuse_unknown(arguments.nodes, list(folders), "node")
     nodes = {name: f for name, f in folders.items() if name in (arguments.nodes or folders)}
-    runtime = context.runtime()
-    texts, read = runtime.logs(nodes, {}, _LIMIT)
+    hosts = context.hosts()
+    texts, read, lost = hosts.logs(nodes, {}, _LIMIT)
     for log in texts:
         last = max(0, arguments.lines)
         _show(log, log.text.splitlines()[-last:] if last else [])
-    if not texts:
+    for error in lost.values():
+        print(f"no logs: {printable(error.message)}", file=sys.stderr)
+    if not texts and not lost:
         print("no logs yet: nothing was started")
     while arguments.follow:
         time.sleep(_POLL_SECONDS)
-        texts, read = runtime.logs(nodes, read, _LIMIT)
+        texts, read, _ = hosts.logs(nodes, read, _LIMIT)
         for log in texts:
             _show(log, log.text.splitlines())
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from saf_env.cli.context import Context
-from saf_env.cli.output import print_json, print_table
+from saf_env.cli.output import print_json, print_table, printable
 from saf_env.cluster import state as states
 from saf_env.cluster.look import look
 from saf_env.cluster.status import NodeStatus, as_json
@@ -25,6 +25,8 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         print_json(as_json(context.plan, seen.nodes))
         return 0
     show(context, seen.nodes)
+    for lost in seen.lost.values():
+        print(f"not seen: {printable(lost.message)}")
     for name in seen.leftovers:
         print(f"{name} runs from an earlier plan, and is no node of the cluster file any more")
     for node in seen.strangers:
@@ -41,7 +43,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
 def _running(context: Context) -> str:
     """What runs of a cluster whose plan cannot be made."""
     home, name = context.home, context.spec.name
-    found = context.runtime().find(states.read(home, name).recorded)
+    found, _ = context.hosts().look(states.read(home, name).recorded)
     nodes = ", ".join(dict.fromkeys(f.node for f in found))
     if not nodes:
         return f"Nothing of cluster {name} runs"

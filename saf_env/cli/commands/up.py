@@ -84,8 +84,10 @@ def _bring_up(context: Context, arguments: argparse.Namespace, progress: Progres
     from saf_env.cluster.prepare import forget_names, prepare
 
     plan = context.plan
-    wrote = prepare(context, progress.step, progress.notice, arguments.ignore)
-    lifecycle = Lifecycle(plan, context.runtime(), context.gcs, progress.step)
+    wrote = prepare(
+        context, progress.step, progress.notice, ignore=arguments.ignore, only=arguments.nodes
+    )
+    lifecycle = Lifecycle(plan, context.hosts(), context.gcs, progress.step)
 
     def gate(nodes: Sequence[NodePlan]) -> None:
         from saf_env.cluster.gate import findings, gather, refuse_failed
@@ -98,7 +100,7 @@ def _bring_up(context: Context, arguments: argparse.Namespace, progress: Progres
                     f"{node.fallback_reason}"
                 )
         progress.step("checking every node before it starts")
-        facts = gather(plan, nodes, context.transport, context.uv, context.engine)
+        facts = gather(context, nodes)
         found = findings(plan, facts, context.stale(), ignore=arguments.ignore)
         refuse_failed(found)
         told = {node.name for node in nodes if node.fallback_reason}

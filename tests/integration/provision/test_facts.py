@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from saf_env import probe
-from saf_env.plan.model import ClusterPlan, NodePlan, Ports
+from saf_env.plan.model import ClusterPlan, HostPlan, NodePlan, Ports
 from saf_env.platforms import this_platform
 from saf_env.provision.facts import gather_facts
 from saf_env.transports.local import LocalTransport
@@ -45,7 +45,9 @@ def plan(workshop: Any, tmp_path: Path) -> ClusterPlan:
         temp_dir=tmp_path / "saf-1" / "0",
     )
     folder = tmp_path / "saf-1"
-    return ClusterPlan("local", workshop.home, folder, "x:1", "", (node,), environment)
+    host = HostPlan(node.host, node.address, node.platform, "", None, workshop.home)
+    hosts = {node.host: host}
+    return ClusterPlan("local", workshop.home, folder, "x:1", "", hosts, (node,), environment)
 
 
 def look(plan: ClusterPlan, workshop: Any) -> dict[str, Any]:

@@ -27,7 +27,11 @@ def context(home: Path, spec: ClusterSpec, lock: Lock, *, answers: bool) -> Cont
         return answers
 
     made = Context(home, home / "cluster.toml")
-    vars(made).update(spec=spec, lock=lock, engine=SimpleNamespace(answers=answer, asked=asked))
+    vars(made).update(
+        spec=spec,
+        lock=lock,
+        engine=SimpleNamespace(answers=answer, is_here=lambda: True, asked=asked),
+    )
     return made
 
 

@@ -45,13 +45,14 @@ class Fake:
         self.made: list[tuple[str, bool]] = []
         self.fault: ToolchainError | None = None
 
-    def runtime(self) -> Any:
-        def write(lines: Sequence[str]) -> tuple[bool, str]:
+    def hosts(self) -> Any:
+        def write(lines: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             self.lines += lines
-            return self.names
+            changed, refused = self.names
+            return ["here"] if changed else [], {"here": refused} if refused else {}
 
         found = [SimpleNamespace(node=name) for name in self.running]
-        return SimpleNamespace(find=lambda _: found, native=SimpleNamespace(names=write))
+        return SimpleNamespace(find=lambda _: found, write_names=write)
 
     def make(self, what: Any, *_: object, rebuild: bool) -> bool:
         self.made.append((what.tag if isinstance(what, ImagePlan) else what.key, rebuild))
@@ -73,6 +74,7 @@ def project(tmp_path: Path, plan: ClusterPlan, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(module, "ensure_environment", fake.make)
     monkeypatch.setattr(images, "ensure_image", fake.make)
     monkeypatch.setattr(images, "built", lambda *_: fake.built)
+    monkeypatch.setattr(images, "prune", lambda *_: None)
     return fake
 
 
@@ -108,7 +110,7 @@ def test_all_of_a_fresh_clone_is_mended_and_told_before(project: Fake) -> None:
     assert told == [
         "mending packages-locked, advertised-name, token, image-present",
         "made the token",
-        f"wrote to /etc/hosts, until `saf-env down`: {line}",
+        f"wrote to /etc/hosts of here, until `saf-env down`: {line}",
         f"building the image {tag}",
         f"making the environment {env} anew",
     ]
@@ -126,7 +128,7 @@ def test_an_environment_that_is_not_there_at_all_is_made(project: Fake) -> None:
     ("names", "told"),
     [
         ((True, ""), "wrote to /etc/hosts"),
-        ((False, "Permission denied"), "/etc/hosts cannot be written: Permission denied"),
+        ((False, "Permission denied"), "/etc/hosts of here cannot be written: Permission denied"),
         ((False, ""), "the cluster's lines are in /etc/hosts"),
     ],
 )

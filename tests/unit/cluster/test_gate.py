@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from saf_env.cluster import gate
 from saf_env.cluster.gate import gather, refuse_failed
-from saf_env.engine import Engine
+from saf_env.cluster.hosts import Host, Hosts
+from saf_env.cluster.project import Project
+from saf_env.cluster.runtimes import Runtimes
 from saf_env.errors import PreflightError
 from saf_env.plan.model import ClusterPlan, NodePlan
 from saf_env.preflight.base import Finding
@@ -99,8 +103,10 @@ def test_facts_of_containers_are_joined_and_their_engine_is_asked_once(
     monkeypatch.setattr(gate, "container_facts", of_containers)
 
     def seen(*nodes: NodePlan) -> dict[str, dict[str, Any]]:
-        host, engine = cast(Transport, None), cast(Engine, None)
-        return gather(plan, nodes, host, stalled_uv, engine, deep=True)
+        here = Host(plan.hosts["here"], cast(Transport, None), cast(Runtimes, None), Path())
+        hosts = Hosts({"here": here}, {}, "here")
+        project = SimpleNamespace(plan=plan, uv=stalled_uv, engine=None, hosts=lambda: hosts)
+        return gather(cast(Project, project), nodes, deep=True)
 
     found = seen(linux, plan.head)
     assert list(found) == ["linux", "head"]

@@ -63,7 +63,8 @@ def test_a_node_started_anew_has_proven_nothing() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"schema": 2},
+        {"schema": 1},
+        {"hosts": {"here": {}}},
         {"cluster": "other"},
         {"nodes": []},
         {"nodes": {"head": None}},

@@ -9,7 +9,7 @@ import pytest
 
 from saf_env.lock.files import read
 from saf_env.lock.model import Lock
-from saf_env.plan.build import NO_ENGINE, build, temp_dir, temp_dirs
+from saf_env.plan.build import NO_ENGINE, build, folder_of, temp_dirs
 from saf_env.plan.model import ClusterPlan
 from saf_env.platforms import PLATFORMS
 from saf_env.spec.model import ClusterSpec
@@ -106,7 +106,7 @@ def test_resources_and_labels_name_the_node_its_groups_and_the_users_own(plan: C
 def test_variables_are_explicit_and_hold_no_secret(plan: ClusterPlan) -> None:
     for node in plan.nodes:
         assert node.variables["RAY_AUTH_MODE"] == "token"
-        assert node.variables["RAY_AUTH_TOKEN_PATH"] == "/project/.saf/clusters/local/token"
+        assert node.variables["RAY_AUTH_TOKEN_PATH"] == str(plan.folder / "token")
         assert node.variables["RAY_worker_niceness"] == "0"
         assert "RAY_AUTH_TOKEN" not in node.variables
         assert "RAY_ENABLE_MAC_LARGE_OBJECT_STORE" not in node.variables
@@ -166,12 +166,12 @@ def test_logs_are_found_without_a_lock(spec: ClusterSpec, plan: ClusterPlan) -> 
 
 @pytest.mark.parametrize("home", ["/p", "/" + "a" * 200, "/tmp/a b é/ü"])
 def test_sockets_fit_whatever_the_projects_path(home: str) -> None:
-    folder = temp_dir(Path(home), "c" * 63)
+    folder = folder_of(home, "c" * 63)
     longest = folder / "255" / f"session_2026-11-23_20-24-23_167655_{2**22}" / "sockets"
     limit = min(platform.socket_path_limit for platform in PLATFORMS.values())
     assert len(str(longest / "dash_MetricsHead_and_more")) <= limit
-    assert folder == temp_dir(Path(home), "c" * 63)
-    assert folder != temp_dir(Path(home), "d")
+    assert folder == folder_of(home, "c" * 63)
+    assert folder != folder_of(home, "d")
 
 
 def test_an_ipv6_address_is_bracketed(spec: ClusterSpec, lock: Lock) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from saf_env.lock.model import EnvironmentLock, Interpreter
 from saf_env.plan.fingerprint import actual_build
-from saf_env.plan.model import ClusterPlan, EnvironmentPlan, NodePlan, Ports
+from saf_env.plan.model import ClusterPlan, EnvironmentPlan, HostPlan, NodePlan, Ports
 from saf_env.preflight import base, system
 from saf_env.preflight.registry import CHECKS, judge, to_json
 
@@ -74,6 +74,10 @@ def make_node(name: str, first: int, platform: str = "linux-x86_64", **changes: 
     return dataclasses.replace(node, **changes)
 
 
+def host_of(node: NodePlan) -> HostPlan:
+    return HostPlan(node.host, node.address, node.platform, "", None, Path("/p"))
+
+
 def make_plan(*nodes: NodePlan) -> ClusterPlan:
     all_nodes = nodes or (make_node("head", 6380), make_node("linux", 6480))
     return ClusterPlan(
@@ -82,6 +86,7 @@ def make_plan(*nodes: NodePlan) -> ClusterPlan:
         folder=Path("/tmp/saf-0123456789"),
         address="127.0.0.2:6380",
         lock_sha256="c" * 64,
+        hosts={n.host: host_of(n) for n in all_nodes},
         nodes=all_nodes,
         driver=all_nodes[0].environment,
     )

@@ -107,7 +107,7 @@ def test_who_outlives_its_whole_node_is_stopped_too(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(agent, "_started", lambda pid: "1" if pid in alive else "")
     monkeypatch.setattr(agent, "_is_rays", lambda p: p["pid"] == 11)
     monkeypatch.setattr(os, "kill", kill)
-    request = {"cluster": "saf-1", "nodes": [], "sessions": [], "grace": 0.0}
+    request = {"cluster": "saf-1", "nodes": [], "sessions": [], "grace": 0.0, "head": False}
     done = agent.stop(request)
     assert done == {"stopped": ["linux"], "left": []}
     assert alive.keys() == {20}

@@ -25,10 +25,11 @@ def test_of_earlier_sessions_the_last_logs_stay(tmp_path: Path) -> None:
     last = session(tmp_path, "a", 1)
     (tmp_path / "session_latest").symlink_to(last)
     (tmp_path / "other").touch()
+    (tmp_path / "session_file").touch()
 
     clear(str(tmp_path))
 
-    assert sorted(os.listdir(tmp_path)) == ["other", "session_a", "session_latest"]
+    assert sorted(os.listdir(tmp_path)) == ["other", "session_a", "session_file", "session_latest"]
     assert os.listdir(last) == ["logs"]
     assert os.listdir(last / "logs") == ["file"]
 

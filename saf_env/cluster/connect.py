@@ -1,0 +1,133 @@
+"""From a cluster file, or a cluster's state, to its hosts: the way to each, what runs its nodes."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from saf_env.cluster import state as states
+from saf_env.cluster.hosts import Host, Hosts
+from saf_env.cluster.runtimes import Runtimes
+from saf_env.engine import Engine
+from saf_env.errors import UsageError
+from saf_env.plan.build import agent_python, folder_of, host_plans, temp_dir, token_path
+from saf_env.plan.model import HostPlan
+from saf_env.platforms import this_platform
+from saf_env.runtimes.agent import private_folder
+from saf_env.runtimes.compose import ComposeRuntime
+from saf_env.runtimes.native import NativeRuntime
+from saf_env.spec.model import ClusterSpec
+from saf_env.transports.base import Transport
+
+
+def this_host(spec: ClusterSpec) -> str:
+    """The host of ``spec`` that this machine is.
+
+    The one whose address this machine has; else the one that is not reached over SSH.
+    """
+    if len(spec.hosts) > 1:
+        ours = [h.name for h in spec.hosts.values() if h.address and _is_local(h.address)]
+        if len(ours) == 1:
+            return ours[0]
+    return spec.here
+
+
+def _is_local(address: str) -> bool:
+    """Whether ``address`` is one of this machine's: only such can be listened on."""
+    try:
+        places = socket.getaddrinfo(
+            address, 0, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+        )
+        for family, kind, protocol, _, place in places:
+            with socket.socket(family, kind, protocol) as trial:
+                trial.bind(place)
+    except OSError:  # also of a name: where it leads to, differs from place to place
+        return False
+    return True
+
+
+class Connections:
+    """Makes the hosts of the clusters of one project, with one way to each for all its work.
+
+    Args:
+        home: the project folder, absolute.
+        local: this machine.
+        engine: its Docker engine.
+        environ: variables of the user.
+    """
+
+    def __init__(
+        self, home: Path, local: Transport, engine: Engine, environ: Mapping[str, str] = os.environ
+    ) -> None:
+        self._home = home
+        self._local = local
+        self._engine = engine
+        self._environ = environ
+        self._ways: dict[HostPlan, Transport] = {}
+
+    def hosts(self, cluster: str, spec: ClusterSpec | None = None, here: str = "") -> Hosts:
+        """The hosts of a cluster.
+
+        Args:
+            cluster: its name.
+            spec: its cluster file; without one they are those that its nodes were started on.
+            here: the host of ``spec`` that this machine is.
+        """
+        state = states.read(self._home, cluster)
+        plans, places, head = dict(state.hosts), {s.node: s.host for s in state.recorded}, ""
+        folder = Path("/tmp") / (state.folder or folder_of(str(self._home), cluster).name)
+        own = this_platform()
+        platform = own.name if own else "linux-x86_64"
+        if spec is not None:
+            folder, head = temp_dir(self._home, spec), spec.head.host
+            # What this machine is called may have changed since.
+            plans = {name: plan for name, plan in plans.items() if not plan.here}
+            plans |= host_plans(spec, self._home, here, platform)
+            places |= {node.name: node.host for node in spec.nodes}
+        if not any(plan.here for plan in plans.values()):
+            plans[""] = HostPlan("", "", platform, "", None, self._home)
+        containers = spec is None or any(
+            n.kind == "container" and n.host == here for n in spec.nodes
+        )
+        made = {
+            name: self._here(plan, cluster, folder, containers=containers)
+            if plan.here
+            else self._there(plan, cluster, folder)
+            for name, plan in plans.items()
+        }
+        return Hosts(made, places, head)
+
+    def _here(self, plan: HostPlan, cluster: str, folder: Path, *, containers: bool) -> Host:
+        python, token = Path(sys.executable), token_path(self._home, cluster)
+        native = NativeRuntime(self._local, python, folder, token, self._environ, here=True)
+        place = states.folder(self._home, cluster)
+        compose = None
+        if containers or (place / "compose.json").exists():
+            compose = ComposeRuntime(self._engine, folder.name, place)
+        return Host(plan, self._local, Runtimes(native, compose), python)
+
+    def _there(self, plan: HostPlan, cluster: str, folder: Path) -> Host:
+        way, python = self._way(plan, folder), agent_python(plan.home)
+        native = NativeRuntime(way, python, folder, token_path(plan.home, cluster), {})
+        return Host(plan, way, Runtimes(native), python)
+
+    def _way(self, plan: HostPlan, folder: Path) -> Transport:
+        from saf_env.transports.ssh import SshTransport
+
+        if plan not in self._ways:
+            sockets = folder / "ssh"
+            try:
+                private_folder(str(folder))
+                private_folder(str(sockets))
+            except OSError as error:
+                raise UsageError(
+                    f"cannot make {sockets}: {error.strerror or error}",
+                    hint="it is for the connections to other hosts, and for you only",
+                ) from error
+            self._ways[plan] = SshTransport(
+                plan.name, plan.ssh, folder=sockets, environ=self._environ, port=plan.port
+            )
+        return self._ways[plan]

@@ -1,0 +1,119 @@
+"""Makes the other hosts of a cluster what its plan says: looked at first, then provisioned."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Mapping
+from typing import cast
+
+from saf_env.cluster.hosts import Host
+from saf_env.cluster.in_use import refuse_in_use
+from saf_env.cluster.project import Project
+from saf_env.errors import HostUnreachableError, PreflightError
+from saf_env.plan.build import token_path
+from saf_env.plan.model import EnvironmentPlan, HostPlan
+from saf_env.provision.folders import Notify
+from saf_env.provision.survey import Survey, refusals, survey
+from saf_env.transports.base import FileTransport
+
+_DIGEST = 'umask 077; [ ! -f "$1" ] || { sha256sum <"$1" 2>/dev/null || shasum -a 256 <"$1"; }'
+
+
+def provision_hosts(
+    project: Project,
+    step: Notify,
+    *,
+    rebuild: Mapping[str, Collection[EnvironmentPlan]] | None = None,
+) -> None:
+    """Make environments and token of every other host, as far as missing.
+
+    Args:
+        project: the cluster.
+        step: gets one line for each step that takes time.
+        rebuild: environments to make anew by host; with it, nothing else is made.
+
+    Raises:
+        HostUnreachableError: a host cannot be reached; nothing was made anywhere.
+        PreflightError: a host is not what the cluster file says, or has no room; as above.
+        ToolchainError: something cannot be had on a host exactly as locked.
+    """
+    plan, hosts = project.plan, project.hosts()
+    others = [name for name, host in plan.hosts.items() if not host.here]
+    wanted = [name for name in others if rebuild is None or name in rebuild]
+    if not wanted:
+        return
+    step(f"looking at {', '.join(wanted)}")
+    seen, lost = hosts.ask(wanted, lambda host: survey(host.plan, host.transport))
+    refuse_lost(lost)
+    todo, lost = hosts.ask(wanted, lambda host: _todo(project, host, rebuild))
+    refuse_lost(lost)
+    _refuse_unfit(plan.hosts, seen, todo)
+
+    def make(host: Host) -> None:
+        name, way = host.plan.name, cast(FileTransport, host.transport)
+        if todo[name]:
+            from saf_env.provision.remote import Provisioner
+
+            for environment in todo[name]:
+                refuse_in_use(project, environment, host.plan)
+            home = seen[name].login / host.plan.home
+            provisioner = Provisioner(host.plan, home, way, project.uv, step)
+            provisioner.make(todo[name], rebuild=rebuild is not None)
+        _hand_token(project, host.plan, way)
+
+    _, lost = hosts.ask(wanted, make)
+    refuse_lost(lost)
+
+
+def refuse_lost(lost: Mapping[str, HostUnreachableError]) -> None:
+    """Raise HostUnreachableError for hosts that cannot be reached, all of them in one."""
+    errors = list(lost.values())
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        hints = dict.fromkeys(error.hint for error in errors if error.hint)
+        raise HostUnreachableError(
+            "\n".join(error.message for error in errors), hint="; ".join(hints)
+        )
+
+
+def _todo(
+    project: Project, host: Host, rebuild: Mapping[str, Collection[EnvironmentPlan]] | None
+) -> list[EnvironmentPlan]:
+    """The environments to make on ``host``."""
+    if rebuild is not None:
+        return list(rebuild[host.plan.name])
+    from saf_env.provision.remote import unready
+
+    native = [n for n in project.plan.on(host.plan.name) if n.kind == "native"]
+    planned = {node.environment.key: node.environment for node in native}
+    return unready(host.plan, cast(FileTransport, host.transport), list(planned.values()))
+
+
+def _refuse_unfit(
+    plans: Mapping[str, HostPlan],
+    seen: Mapping[str, Survey],
+    todo: Mapping[str, Collection[EnvironmentPlan]],
+) -> None:
+    wrong = [
+        f"    {name}: {reason}"
+        for name, found in seen.items()
+        for reason in refusals(plans[name], found, roomy=bool(todo[name]))
+    ]
+    if wrong:
+        raise PreflightError(
+            "these hosts cannot run their nodes. Nothing was started.\n" + "\n".join(wrong),
+            hint="mend what is named above, then run the same command again",
+        )
+
+
+def _hand_token(project: Project, host: HostPlan, way: FileTransport) -> None:
+    """Give a host the cluster's token, unless it has it."""
+    name = project.plan.name
+    source, target = token_path(project.home, name), token_path(host.home, name)
+    data = source.read_bytes()
+    seen = way.run(
+        ["sh", "-c", _DIGEST, "sh", str(target)], env={"PATH": "/usr/bin:/bin"}, timeout=30.0
+    )
+    if seen.stdout.split(" ")[0] != hashlib.sha256(data).hexdigest():
+        way.put(data, str(target), mode=0o600, timeout=60.0)
