@@ -331,6 +331,8 @@ def _sound_bytecode(path: str) -> bool:
 
 def platform(_request: dict[str, Any]) -> dict[str, Any]:
     """Operating system, architecture and CPUs."""
+    import time
+
     name = os.uname()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
@@ -340,6 +342,7 @@ def platform(_request: dict[str, Any]) -> dict[str, Any]:
         "hostname": name.nodename,
         "cpus": usable,
         "uid": os.getuid(),
+        "time": time.time(),
     }
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from saf_env.errors import ClusterFileError, LockError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from saf_env.cluster.connect import Connections
     from saf_env.cluster.gcs import Gcs
@@ -129,27 +129,30 @@ class Context:
         is not planned as processes because its engine has a bad minute. Only this machine is looked
         at, and only for nodes that may fall back; it says nothing of other hosts.
         """
-        from saf_env.plan.build import ENGINE_ELSEWHERE, NO_ENGINE, build
+        from saf_env.plan.build import ENGINE_ELSEWHERE, NO_ENGINE
 
-        lock = self.lock  # without one, nobody needs to ask an engine
+        _ = self.lock  # without one, nobody needs to ask an engine
         may_fall_back = [n for n in self.spec.nodes if n.fallback and self._is_here(n)]
         if not may_fall_back or self._runs_containers:
-            return build(self.spec, lock, self.home, here=self.here)
+            return self._planned({})
         here = [node.host for node in may_fall_back]
         obstacle = "" if self.engine.answers() else NO_ENGINE
         if not obstacle and not self.engine.is_here():
             obstacle = ENGINE_ELSEWHERE
         if not obstacle and self._started_natively & {node.name for node in may_fall_back}:
             obstacle = _STARTED
-
-        def planned(why: str) -> ClusterPlan:
-            none = dict.fromkeys(here, why)
-            return build(self.spec, lock, self.home, here=self.here, no_containers=none)
-
-        plan = planned(obstacle)
+        plan = self._planned(dict.fromkeys(here, obstacle))
         if not obstacle and (obstacle := self._nameless(plan, here[0])):
-            return planned(obstacle)
+            return self._planned(dict.fromkeys(here, obstacle))
         return plan
+
+    def _planned(self, no_containers: Mapping[str, str]) -> ClusterPlan:
+        """The plan with these reasons against containers; other hosts run none in this version."""
+        from saf_env.plan.build import NOT_THERE, build
+
+        elsewhere = {host: NOT_THERE for host in self.spec.hosts if host != self.here}
+        reasons = {**elsewhere, **no_containers}
+        return build(self.spec, self.lock, self.home, here=self.here, no_containers=reasons)
 
     def _nameless(self, plan: ClusterPlan, host: str) -> str:
         """Why the native nodes of this machine would not find containers; empty when they would."""

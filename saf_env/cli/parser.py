@@ -157,11 +157,21 @@ def _up_and_down(commands: _Subcommands) -> None:
         metavar="ID",
         help="let check ID fail with a warning",
     )
+    up.add_argument(
+        "--partial",
+        action="store_true",
+        help="do without the nodes of hosts that cannot be reached (not without the head)",
+    )
     up.add_argument("--json", action="store_true", help="print the status of the nodes as JSON")
     down = commands.add(
         "down", "stop this cluster, or some of its nodes, and nothing else", "saf-env down"
     )
     down.add_argument("nodes", nargs="*", metavar="NODE", help="only these nodes")
+    down.add_argument(
+        "--purge",
+        action="store_true",
+        help="also remove all that saf-env has on other hosts: environments, cache, token",
+    )
     down.add_argument(
         "--all", action="store_true", help="stop every cluster that runs from this project folder"
     )

@@ -82,7 +82,9 @@ class Connections:
         own = this_platform()
         platform = own.name if own else "linux-x86_64"
         if spec is not None:
-            folder, head = temp_dir(self._home, spec), spec.head.host
+            head = spec.head.host
+            if not state.nodes:  # what runs is looked for where it was started
+                folder = temp_dir(self._home, spec)
             # What this machine is called may have changed since.
             plans = {name: plan for name, plan in plans.items() if not plan.here}
             plans |= host_plans(spec, self._home, here, platform)
@@ -98,7 +100,7 @@ class Connections:
             else self._there(plan, cluster, folder)
             for name, plan in plans.items()
         }
-        return Hosts(made, places, head)
+        return Hosts(made, folder, places, head)
 
     def _here(self, plan: HostPlan, cluster: str, folder: Path, *, containers: bool) -> Host:
         python, token = Path(sys.executable), token_path(self._home, cluster)

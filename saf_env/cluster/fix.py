@@ -53,11 +53,13 @@ def fix(
             _token(project, notice)
         if "advertised-name" in ids:
             _names(project, notice)
-        provision_hosts(project, step)
+        if _elsewhere(project, nodes) and make_token(project):  # they are handed it
+            notice("made the token")
+        new = provision_hosts(project, step, only=[node.name for node in nodes])
         made = {
             (n.host, what.key): (project.plan.host_of(n), what)
             for n in nodes
-            if n.name in unsound and (what := made_of(n))
+            if n.name in unsound and (what := made_of(n)) and (n.host, what.key) not in new
         }
         for host, what in made.values():
             try:
@@ -77,6 +79,10 @@ def _is_ours(finding: Finding, node: NodePlan) -> bool:
     # or image-present says why.
     absent = finding.level == "skip" and finding.id in ENVIRONMENT and node.kind == "native"
     return finding.id in FIXABLE and (finding.level == "fail" or absent)
+
+
+def _elsewhere(project: Project, nodes: Sequence[NodePlan]) -> bool:
+    return any(not project.plan.host_of(node).here for node in nodes)
 
 
 def _token(project: Project, notice: Notify) -> None:

@@ -18,9 +18,19 @@ from saf_env.provision.image_facts import container_facts, joined
 
 
 def gather(
-    project: Project, nodes: Sequence[NodePlan], *, deep: bool = False
+    project: Project, nodes: Sequence[NodePlan], *, deep: bool = False, tolerant: bool = False
 ) -> dict[str, dict[str, Any]]:
-    """The facts of ``nodes`` by name, gathered side by side; the engine is asked once for all."""
+    """The facts of ``nodes`` by name, gathered side by side; the engine is asked once for all.
+
+    Args:
+        project: their cluster.
+        nodes: which.
+        deep: hash every file.
+        tolerant: of a host that cannot be reached nothing is known, and that is all.
+
+    Raises:
+        HostUnreachableError: a host cannot be reached, and this is not ``tolerant``.
+    """
     plan, hosts, uv = project.plan, project.hosts(), project.uv
 
     def one(node: NodePlan) -> dict[str, Any]:
@@ -30,7 +40,9 @@ def gather(
         try:
             return gather_facts(node, plan, host.transport, {}, deep=deep, python=host.python)
         except HostUnreachableError as error:
-            return unreachable(error)
+            if tolerant:
+                return unreachable(error)
+            raise
 
     here = [node for node in nodes if plan.host_of(node).here]
     inside = [node for node in here if node.kind == "container" or node.fallback_reason]
@@ -79,6 +91,7 @@ def findings(
             ignore=ignore,
             only=only,
             running=name in running,
+            together=facts,
         )
     ]
 

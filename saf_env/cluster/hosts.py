@@ -10,16 +10,21 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from saf_env.cluster.runtimes import Deaths, LogText, Runtimes
-from saf_env.errors import HostUnreachableError, NoProgramError
+from saf_env.errors import BringUpError, HostUnreachableError, NoProgramError
 from saf_env.plan.model import ClusterPlan, HostPlan, NodePlan
 from saf_env.runtimes.base import Found, Started
-from saf_env.transports.base import Transport
+from saf_env.transports.base import FileTransport, Transport
 
 AT_ONCE = 16
 """Hosts that are asked at the same time: each takes a process and a connection of this machine."""
+
+_PATH = {"PATH": "/usr/bin:/bin"}
+
+# Folders that somebody else has put something into stay.
+_PURGE = 'rm -rf -- "$1/.saf" "$2" && { rmdir -- "$1" .saf-env 2>/dev/null; true; }'
 
 _Answer = TypeVar("_Answer")
 
@@ -47,12 +52,16 @@ class Hosts:
 
     Args:
         hosts: by name.
+        folder: the cluster's temp folder, the same on all of them.
         places: the host of every node by name, as far as the cluster file and the state tell.
         head: name of the head's host, which is stopped last.
     """
 
-    def __init__(self, hosts: Mapping[str, Host], places: Mapping[str, str], head: str) -> None:
+    def __init__(
+        self, hosts: Mapping[str, Host], folder: Path, places: Mapping[str, str], head: str
+    ) -> None:
         self._hosts = hosts
+        self._folder = folder
         self._places = places
         self._head = head
 
@@ -88,8 +97,14 @@ class Hosts:
         if len(wanted) == 1:  # most clusters are of one machine, and threads take their time
             found = [one(wanted[0])]
         else:
-            with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
+            pool = ThreadPoolExecutor(max_workers=AT_ONCE)
+            try:
                 found = list(pool.map(one, wanted))
+            except KeyboardInterrupt:
+                self.close()  # what waits for a host ends with its connection
+                raise
+            finally:
+                pool.shutdown(cancel_futures=True)
         return {name: x[0] for name, x in zip(wanted, found, strict=True) if x}, lost
 
     def find(self, recorded: Sequence[Started] = ()) -> list[Found]:
@@ -99,8 +114,7 @@ class Hosts:
             HostUnreachableError: a host cannot be asked.
         """
         found, lost = self.look(recorded)
-        for error in lost.values():
-            raise error
+        refuse_lost(lost)
         return found
 
     def look(
@@ -139,32 +153,47 @@ class Hosts:
         for name, host in self._hosts.items():
             host.runtime.refuse_silence(self._on(name, recorded))
 
-    def stop(self, names: Collection[str], recorded: Sequence[Started]) -> list[str]:
-        """Stop nodes by name, or all, and return the names of those that ran.
+    def stop(
+        self, names: Collection[str], recorded: Sequence[Started]
+    ) -> tuple[list[str], dict[str, HostUnreachableError]]:
+        """Stop nodes by name, or all.
 
         The head's host comes last, so that the others' raylets can sign off.
 
+        Returns:
+            The names of those that ran; and of hosts that cannot be reached, what is left there.
+
         Raises:
-            HostUnreachableError: of a host that could not be reached, once all others are done.
             BringUpError: a process could not be ended.
         """
-        wanted = self._hosts_of(names)
+        # A node that the cluster file has moved may still run where it was started.
+        before = [r.host for r in recorded if r.node in names and r.host in self._hosts]
+        wanted = list(dict.fromkeys([*self._hosts_of(names), *before]))
         others = [name for name in wanted if name != self._head]
         stopped: list[str] = []
         lost: dict[str, HostUnreachableError] = {}
+        broken: list[BringUpError] = []
+
+        def one(host: Host) -> list[str]:
+            try:
+                return self._stop_on(host, [*names], recorded, head=bool(others))
+            except BringUpError as error:  # the others are stopped all the same
+                broken.append(error)
+                return []
+
         for group in (others, [name for name in wanted if name == self._head]):
-            answers, missed = self.ask(
-                group, lambda host: self._stop_on(host, [*names], recorded, head=bool(others))
-            )
+            answers, missed = self.ask(group, one)
             stopped += [name for answer in answers.values() for name in answer]
             lost |= missed
+        if broken:
+            raise broken[0]
         for name, error in lost.items():
             left = [s.node for s in recorded if s.host == name and (not names or s.node in names)]
-            raise HostUnreachableError(
+            lost[name] = HostUnreachableError(
                 f"{error.message}\n{', '.join(left) or 'nodes of the cluster'} may still run there",
                 hint=f"{error.hint}; then run `saf-env down` again",
             )
-        return sorted({*stopped})
+        return sorted({*stopped}), lost
 
     def _stop_on(
         self, host: Host, names: list[str], recorded: Sequence[Started], *, head: bool
@@ -175,6 +204,14 @@ class Hosts:
             return host.runtime.stop(names, there, head=head and host.plan.name != self._head)
         except NoProgramError:
             return []
+
+    def keep_logs(self, plan: ClusterPlan, names: Collection[str]) -> None:
+        """Keep what the containers of nodes said where ``saf-env logs`` looks for it."""
+        for index, node in enumerate(plan.nodes):
+            compose = self._hosts[node.host].runtime.compose
+            if node.name in names and node.kind == "container" and compose is not None:
+                folder = plan.folder / str(index) / "session_latest" / "logs"
+                compose.keep_logs(node.name, plan.folder / f"{node.name}.log", folder)
 
     def watch(self, started: Sequence[tuple[Started, NodePlan]], seconds: float) -> list[Deaths]:
         """Look whether one of the nodes ``started`` dies within ``seconds``, host by host."""
@@ -210,9 +247,6 @@ class Hosts:
 
         Returns:
             The hosts where it was changed; and for others, why that could not be done.
-
-        Raises:
-            HostUnreachableError: a host cannot be reached.
         """
 
         def one(host: Host) -> tuple[bool, str]:
@@ -222,15 +256,40 @@ class Hosts:
                 return False, "it is not provisioned" if lines else ""
 
         answers, lost = self.ask(self.names, one)
-        for error in lost.values():
-            raise error
         changed = [name for name, (written, _) in answers.items() if written]
-        return changed, {name: why for name, (_, why) in answers.items() if why}
+        refused = {name: why for name, (_, why) in answers.items() if why}
+        return changed, {**refused, **{name: error.message for name, error in lost.items()}}
 
     def transport(self, node: NodePlan) -> Transport:
         """Where commands run beside ``node``: its host, or the container that it is."""
         host = self._hosts[node.host]
         return host.runtime.transport(node, host.transport)
+
+    def purge(self) -> None:
+        """Remove all that saf-env has on other hosts; nothing of the cluster may run there.
+
+        Raises:
+            BringUpError: something cannot be removed.
+            HostUnreachableError: a host cannot be reached.
+        """
+
+        def one(host: Host) -> None:
+            words = [str(host.plan.home), str(self._folder)]
+            done = host.transport.run(["sh", "-c", _PURGE, "sh", *words], env=_PATH, timeout=120.0)
+            if not done.ok:
+                raise BringUpError(
+                    f"{host.plan.name}: not all of {host.plan.home} can be removed: {done.tail(2)}",
+                    hint="remove what is named above by hand, then run the command again",
+                )
+
+        _, lost = self.ask([n for n, host in self._hosts.items() if not host.plan.here], one)
+        refuse_lost(lost)
+
+    def close(self) -> None:
+        """End the connections to other hosts, which would be kept for a minute."""
+        for host in self._hosts.values():
+            if not host.plan.here:
+                cast(FileTransport, host.transport).close()
 
     def _hosts_of(self, names: Collection[str]) -> list[str]:
         """The hosts of nodes; all where one of them is not known, or none is named."""
@@ -240,9 +299,23 @@ class Hosts:
         return list(dict.fromkeys(places))
 
     def _on(self, host: str, recorded: Sequence[Started]) -> list[Started]:
-        return [one for one in recorded if one.host == host]
+        """The starts on ``host``; on this machine also those from when it had another name."""
+        here = self._hosts[host].plan.here
+        return [r for r in recorded if r.host == host or (here and r.host not in self._hosts)]
 
 
 def _stamped(found: Found, host: str) -> Found:
     leader = found.leader and replace(found.leader, host=host)
     return replace(found, host=host, leader=leader)
+
+
+def refuse_lost(lost: Mapping[str, HostUnreachableError]) -> None:
+    """Raise HostUnreachableError for hosts that cannot be reached, all of them in one."""
+    errors = list(lost.values())
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        hints = dict.fromkeys(error.hint for error in errors if error.hint)
+        raise HostUnreachableError(
+            "\n".join(error.message for error in errors), hint="; ".join(hints)
+        )

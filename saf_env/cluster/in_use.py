@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from saf_env.cluster.project import Project, found_nodes
 from saf_env.errors import PreflightError
 from saf_env.plan.model import ClusterPlan, EnvironmentPlan, HostPlan, ImagePlan, NodePlan
+from saf_env.runtimes.base import Found
 
 
 def made_of(node: NodePlan) -> EnvironmentPlan | ImagePlan | None:
@@ -13,7 +16,10 @@ def made_of(node: NodePlan) -> EnvironmentPlan | ImagePlan | None:
 
 
 def refuse_in_use(
-    project: Project, what: EnvironmentPlan | ImagePlan, host: HostPlan | None = None
+    project: Project,
+    what: EnvironmentPlan | ImagePlan,
+    host: HostPlan | None = None,
+    found: Sequence[Found] | None = None,
 ) -> None:
     """Raise PreflightError when a node runs from ``what``, which is about to be replaced.
 
@@ -21,9 +27,10 @@ def refuse_in_use(
         project: the cluster.
         what: an environment or an image.
         host: where; default: on this machine.
+        found: what runs, where that is known already.
     """
     plan = project.plan
-    running = {found.node for found in found_nodes(project)}
+    running = {one.node for one in (found_nodes(project) if found is None else found)}
     nodes = [n for n in plan.nodes if n.name in running and _is_on(plan, n, host)]
     if inside := [node.name for node in nodes if made_of(node) == what]:
         kind, name = "environment", what.key

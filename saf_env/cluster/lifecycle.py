@@ -26,8 +26,8 @@ from typing import Any
 from saf_env.cluster import state as states
 from saf_env.cluster.attest import REQUEST, differences, probe_source
 from saf_env.cluster.gcs import Gcs, RayNode, attested
-from saf_env.cluster.hosts import Host, Hosts
-from saf_env.errors import BringUpError, HostUnreachableError
+from saf_env.cluster.hosts import Host, Hosts, refuse_lost
+from saf_env.errors import BringUpError
 from saf_env.plan.build import token_path
 from saf_env.plan.command import ray_start
 from saf_env.plan.model import ClusterPlan, NodePlan
@@ -88,6 +88,7 @@ class Lifecycle:
         self._gcs = gcs
         self._notify = notify
         self._recording = threading.Lock()
+        self._needed: set[str] = set()
         state = states.read(plan.home, plan.name)
         self._state = state.with_place(plan.folder.name, plan.hosts)
 
@@ -104,9 +105,11 @@ class Lifecycle:
                 started is stopped again.
         """
         began = time.monotonic()
+        wanted = {self._plan.head.name, *only} if only else {n.name for n in self._plan.nodes}
+        self._needed = {n.host for n in self._plan.nodes if n.name in wanted}
+        self._refuse_moved()
         self._hosts.refuse_silence(self._state.recorded)  # silence is not "nothing runs"
         running = self._running()
-        wanted = {self._plan.head.name, *only} if only else {n.name for n in self._plan.nodes}
         missing = [n for n in self._plan.nodes if n.name in wanted - running.keys()]
         runs = {name: found.run for name, found in running.items()}
         unproven = [name for name, run in runs.items() if not self._state.is_attested(name, run)]
@@ -128,9 +131,15 @@ class Lifecycle:
         joined = tuple(n.name for n in self._plan.nodes if n.name in {*unproven, *started})
         return UpResult(started, joined, time.monotonic() - began)
 
+    def _found(self) -> list[Found]:
+        """What runs, as far as it can be seen; the hosts that this call needs must be."""
+        found, lost = self._hosts.look(self._state.recorded)
+        refuse_lost({name: error for name, error in lost.items() if name in self._needed})
+        return found
+
     def _running(self) -> dict[str, Found]:
         """What runs as planned, by name."""
-        found = by_node(self._hosts.find(self._state.recorded))
+        found = by_node(self._found())
         if not any(f.whole("head") for f in found.values()):
             return {}
         self._refuse_changed(found)
@@ -138,6 +147,15 @@ class Lifecycle:
         alive = {node.run for node in known or () if node.alive}
         whole = [n for n in self._plan.nodes if n.name in found and found[n.name].whole(n.role)]
         return {n.name: found[n.name] for n in whole if found[n.name].run in alive}
+
+    def _refuse_moved(self) -> None:
+        started = states.read(self._plan.home, self._plan.name)
+        if started.nodes and started.folder != self._plan.folder.name:
+            raise BringUpError(
+                f"cluster {self._plan.name} was started with another address or port of its head, "
+                "or for another number of hosts",
+                hint="run `saf-env down`, then `saf-env up`",
+            )
 
     def _refuse_changed(self, found: Mapping[str, Found]) -> None:
         address = self._plan.address
@@ -169,7 +187,7 @@ class Lifecycle:
         """
         planned = {node.name for node in self._plan.nodes}
         names = {node.name for node in missing}
-        found = {f.node for f in self._hosts.find(self._state.recorded)}
+        found = {f.node for f in self._found()}
         everything = self._plan.head.name in names
         leftovers = sorted(found if everything else found & names | found - planned)
         if leftovers:
@@ -190,7 +208,7 @@ class Lifecycle:
             if asking is None:
                 asking = self._gcs.attest(runs[plan.head.name], wanted, probe, START_SECONDS)
             self._notify(f"waiting for Ray on {', '.join(sorted(joining))}")
-            output = self._watched(asking)
+            output = self._watched(asking, runs)
         finally:
             if asking is not None:
                 asking.stop()
@@ -231,8 +249,7 @@ class Lifecycle:
                     self._record_start(self._hosts.start(node, address, runs[node.name]))
 
         _, lost = self._hosts.ask((node.host for node in nodes), on)
-        for error in lost.values():
-            raise error
+        refuse_lost(lost)
 
     def _tell(self, nodes: Sequence[NodePlan]) -> None:
         for node in nodes:
@@ -263,11 +280,15 @@ class Lifecycle:
                 node=head.name,
             )
 
-    def _watched(self, asking: Running) -> str:
+    def _watched(self, asking: Running, runs: Mapping[str, str]) -> str:
         """What ``asking`` prints once it is done; a node that dies before ends the wait at once."""
         seconds = 4 * START_SECONDS  # more than all that is asked may take
         known = self._state.nodes
-        recorded = [(known[n.name].started, n) for n in self._plan.nodes if n.name in known]
+        # Only what this start relies on: a node that was lost before is not its matter.
+        relied = [n for n in self._plan.nodes if n.name in known and n.name in runs]
+        recorded = [
+            (known[n.name].started, n) for n in relied if known[n.name].started.run == runs[n.name]
+        ]
         watches = self._hosts.watch(recorded, seconds)
         try:
             while (done := asking.poll()) is None:
@@ -311,17 +332,25 @@ class Lifecycle:
             return
         self._notify("taking down what was started")
         try:
+            self._hosts.keep_logs(self._plan, names)
             self._stop(names)
-        except HostUnreachableError as error:  # why it is taken down is told after this
-            self._notify(error.message)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(
                 f"again, so {', '.join(names)} may still run: `saf-env down` ends what is left"
             ) from None
 
+    def _plan_host(self, name: str) -> str:
+        """Where a node is, by the plan or by the record of its start."""
+        started = self._state.nodes.get(name)
+        planned = next((n.host for n in self._plan.nodes if n.name == name), "")
+        return started.started.host if started else planned
+
     def _stop(self, names: Sequence[str]) -> None:
-        self._hosts.stop(names, self._state.recorded)
-        self._state = self._state.without(names)
+        _, lost = self._hosts.stop(names, self._state.recorded)
+        for error in lost.values():  # why they are stopped is told after this
+            self._notify(error.message)
+        left = {node for node in names if self._plan_host(node) in lost}
+        self._state = self._state.without({*names} - left)
         states.write(self._plan.home, self._plan.name, self._state)
 
 

@@ -40,9 +40,13 @@ class Look:
     lost: dict[str, HostUnreachableError]
 
     def ready(self, names: Collection[str]) -> bool:
-        """Whether the nodes called ``names`` are ready, and none that has left the plan runs."""
-        states = {status.node.name: status.state for status in self.nodes}
-        return not self.leftovers and all(states[name] == "ready" for name in names)
+        """Whether the nodes called ``names`` are ready, and none that has left the plan runs.
+
+        Of a host that cannot be reached, Ray may not know yet that it is gone.
+        """
+        wanted = [status for status in self.nodes if status.node.name in names]
+        seen = all(s.state == "ready" and s.node.host not in self.lost for s in wanted)
+        return seen and not self.leftovers
 
 
 def look(project: Project) -> Look:
@@ -50,7 +54,7 @@ def look(project: Project) -> Look:
     plan = project.plan
     state = states.read(project.home, plan.name)
     with ThreadPoolExecutor() as pool:
-        facts = pool.submit(gather, project, plan.nodes)
+        facts = pool.submit(gather, project, plan.nodes, tolerant=True)
         seen_there, lost = project.hosts().look(state.recorded)
         found = by_node(seen_there)
         # Without the token nobody is let in: what runs cannot be asked.

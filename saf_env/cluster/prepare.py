@@ -45,7 +45,7 @@ def prepare(
     """
     plan = project.plan
     _refuse_engine(project, ignore, only)
-    provision_hosts(project, step)
+    provision_hosts(project, step, only=only)
     native = [node.environment for node in plan.nodes if _native_here(plan, node)]
     for environment in {e.key: e for e in [*native, plan.driver]}.values():
         if not ready(environment):

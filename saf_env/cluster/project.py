@@ -51,6 +51,6 @@ class Project(Protocol):
 
 
 def found_nodes(project: Project) -> list[Found]:
-    """What runs of the cluster, found with the help of what was recorded."""
+    """What runs of the cluster on the hosts that can be reached, with the help of the record."""
     state = states.read(project.home, project.plan.name)
-    return project.hosts().find(state.recorded)
+    return project.hosts().look(state.recorded)[0]

@@ -6,31 +6,36 @@ import hashlib
 from collections.abc import Collection, Mapping
 from typing import cast
 
-from saf_env.cluster.hosts import Host
+from saf_env.cluster.hosts import Host, refuse_lost
 from saf_env.cluster.in_use import refuse_in_use
-from saf_env.cluster.project import Project
-from saf_env.errors import HostUnreachableError, PreflightError
+from saf_env.cluster.project import Project, found_nodes
+from saf_env.errors import PreflightError
 from saf_env.plan.build import token_path
 from saf_env.plan.model import EnvironmentPlan, HostPlan
 from saf_env.provision.folders import Notify
 from saf_env.provision.survey import Survey, refusals, survey
 from saf_env.transports.base import FileTransport
 
-_DIGEST = 'umask 077; [ ! -f "$1" ] || { sha256sum <"$1" 2>/dev/null || shasum -a 256 <"$1"; }'
+_DIGEST = '[ ! -f "$1" ] || { chmod 600 "$1"; sha256sum <"$1" 2>/dev/null || shasum -a 256 <"$1"; }'
 
 
 def provision_hosts(
     project: Project,
     step: Notify,
     *,
+    only: Collection[str] = (),
     rebuild: Mapping[str, Collection[EnvironmentPlan]] | None = None,
-) -> None:
+) -> set[tuple[str, str]]:
     """Make environments and token of every other host, as far as missing.
 
     Args:
         project: the cluster.
         step: gets one line for each step that takes time.
+        only: names of the nodes whose hosts are meant; empty means all.
         rebuild: environments to make anew by host; with it, nothing else is made.
+
+    Returns:
+        Host and key of the environments that were made.
 
     Raises:
         HostUnreachableError: a host cannot be reached; nothing was made anywhere.
@@ -38,10 +43,11 @@ def provision_hosts(
         ToolchainError: something cannot be had on a host exactly as locked.
     """
     plan, hosts = project.plan, project.hosts()
-    others = [name for name, host in plan.hosts.items() if not host.here]
+    needed = {node.host for node in plan.nodes if not only or node.name in {*only, plan.head.name}}
+    others = [name for name, host in plan.hosts.items() if not host.here and name in needed]
     wanted = [name for name in others if rebuild is None or name in rebuild]
     if not wanted:
-        return
+        return set()
     step(f"looking at {', '.join(wanted)}")
     seen, lost = hosts.ask(wanted, lambda host: survey(host.plan, host.transport))
     refuse_lost(lost)
@@ -49,13 +55,15 @@ def provision_hosts(
     refuse_lost(lost)
     _refuse_unfit(plan.hosts, seen, todo)
 
+    running = found_nodes(project) if any(todo.values()) else []
+
     def make(host: Host) -> None:
         name, way = host.plan.name, cast(FileTransport, host.transport)
         if todo[name]:
             from saf_env.provision.remote import Provisioner
 
             for environment in todo[name]:
-                refuse_in_use(project, environment, host.plan)
+                refuse_in_use(project, environment, host.plan, running)
             home = seen[name].login / host.plan.home
             provisioner = Provisioner(host.plan, home, way, project.uv, step)
             provisioner.make(todo[name], rebuild=rebuild is not None)
@@ -63,18 +71,7 @@ def provision_hosts(
 
     _, lost = hosts.ask(wanted, make)
     refuse_lost(lost)
-
-
-def refuse_lost(lost: Mapping[str, HostUnreachableError]) -> None:
-    """Raise HostUnreachableError for hosts that cannot be reached, all of them in one."""
-    errors = list(lost.values())
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        hints = dict.fromkeys(error.hint for error in errors if error.hint)
-        raise HostUnreachableError(
-            "\n".join(error.message for error in errors), hint="; ".join(hints)
-        )
+    return {(name, environment.key) for name, made in todo.items() for environment in made}
 
 
 def _todo(

@@ -41,6 +41,9 @@ _FIXED_PORTS = 12
 NO_ENGINE = "no Docker engine answers on this machine"
 """Why a container node of this machine runs natively."""
 
+NOT_THERE = "this version runs containers on its own machine only"
+"""As :data:`NO_ENGINE`, of other hosts."""
+
 ENGINE_ELSEWHERE = "the Docker engine in use is on another machine"
 """As :data:`NO_ENGINE`."""
 

@@ -57,6 +57,7 @@ class Case:
         facts: what :func:`saf_env.probe.gather` gave for it, and ``user_variables``.
         lock_reasons: why the lock is stale; empty when it is fresh.
         running: whether this node of ours is already up, so that its own processes are in order.
+        peers: facts of all nodes that are looked at, by name.
     """
 
     cluster: ClusterPlan
@@ -64,6 +65,16 @@ class Case:
     facts: Mapping[str, Any]
     lock_reasons: Sequence[str] = field(default=())
     running: bool = False
+    peers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def of_hosts(self, name: str) -> dict[str, Any]:
+        """The fact called ``name`` of every host where it is known, by host."""
+        nodes = (node for node in self.cluster.nodes if node.name in self.peers)
+        return {
+            node.host: self.peers[node.name]["facts"][name]
+            for node in nodes
+            if name in self.peers[node.name]["facts"]
+        }
 
     def fact(self, name: str) -> Any:
         """The fact called ``name``, see :mod:`saf_env.probe`.

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from saf_env.plan.model import ClusterPlan, NodePlan
-from saf_env.preflight import docker, interpreter, lock, network, packages, security, system
+from saf_env.preflight import docker, interpreter, lock, network, packages, peers, security, system
 from saf_env.preflight.base import Case, Check, Finding, UnknownFactError, Verdict
 
 CHECKS: tuple[Check, ...] = (
@@ -16,6 +16,7 @@ CHECKS: tuple[Check, ...] = (
     *lock.CHECKS,
     *system.CHECKS,
     *network.CHECKS,
+    *peers.CHECKS,
     *security.CHECKS,
     *docker.CHECKS,
 )
@@ -50,6 +51,7 @@ def judge(
     ignore: Collection[str] = (),
     only: Collection[str] = (),
     running: bool = False,
+    together: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> list[Finding]:
     """Run all checks on one node; the verdict comes after all of them.
 
@@ -61,11 +63,12 @@ def judge(
         ignore: ids of checks that stop no join: what would becomes a ``warn`` that says so.
         only: ids of the checks to run; empty means all.
         running: whether this node of ours is up.
+        together: facts of all nodes that are looked at, by name.
 
     Returns:
         One finding for each check that applies to the node, in the order of :data:`CHECKS`.
     """
-    case = Case(plan, node, facts, lock_reasons, running)
+    case = Case(plan, node, facts, lock_reasons, running, together or {})
     return [
         _finding(check, case, ignored=check.id in ignore)
         for check in CHECKS

@@ -62,8 +62,8 @@ def ensure_environment(
         uv: the pinned uv.
         notify: gets one line for each step that takes time.
         rebuild: make it anew even if it is there, because its files were found changed.
-        pack: the packed form of its interpreter where that is a system's: of another machine, that
-            is, which is made sure to be the very one by its digest.
+        pack: its interpreter as an archive that is on this host, where the controller has it in
+            another place, or on its system; by its digest it is made sure to be the very one.
 
     Returns:
         Whether it was made.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,9 @@ def gather_facts(
             saf-env's own, on this machine.
 
     Returns:
-        What :func:`saf_env.probe.gather` gives, and ``user_variables``, filtered as the probe does.
+        What :func:`saf_env.probe.gather` gives, with the fact ``clock`` (seconds that the host's is
+        ahead of this machine's: ``offset``, known to ``within``), and ``user_variables``, filtered
+        as the probe does.
         Of a container node only what its host can tell; the rest is for
         :func:`saf_env.provision.image_facts.container_facts`.
 
@@ -55,6 +58,7 @@ def gather_facts(
         ToolchainError: not even the interpreter of saf-env itself runs there.
     """
     request = request_for(node, cluster, deep=deep, uv=uv)
+    began = time.time()
     facts: Any = None
     problem = "it is in the node's image"
     if node.kind == "native":
@@ -71,7 +75,18 @@ def gather_facts(
                 node=node.name,
             )
         facts["unknown"].update(dict.fromkeys(OF_ENVIRONMENT, problem))
+    _clock(facts, began, time.time())
     return {**facts, "user_variables": probe.variables(user_env)}
+
+
+def _clock(facts: dict[str, Any], began: float, ended: float) -> None:
+    """Add the fact ``clock``: by how many seconds the host's is ahead of ours, how surely."""
+    platform = facts["facts"].get("platform", {})
+    if (there := platform.pop("time", None)) is not None:
+        middle, half = (began + ended) / 2, (ended - began) / 2
+        facts["facts"]["clock"] = {"offset": there - middle, "within": half}
+    else:
+        facts["unknown"]["clock"] = facts["unknown"].get("platform", "the probe did not look")
 
 
 def request_for(
@@ -126,7 +141,10 @@ def _try(transport: Transport, python: str, request: Mapping[str, Any]) -> tuple
         return None, error.message
     if not result.ok:
         return None, f"{python} does not run: {result.tail(3)}"
-    return json.loads(result.stdout), ""
+    try:
+        return json.loads(result.stdout), ""
+    except ValueError:  # whatever it is that ran there
+        return None, f"{python} is no Python that answers"
 
 
 def _run(transport: Transport, python: str, request: Mapping[str, Any]) -> CommandResult:

@@ -39,7 +39,7 @@ _PATH = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin"}
 _SENDING = 3600.0  # 400 MB at 1 Mbit/s
 _INSTALLING = 3600.0
 
-_MARKERS = 'for f; do cat -- "$f" 2>/dev/null || echo; echo; done'
+_MARKERS = 'for f; do cat -- "$f" 2>/dev/null; echo; done'  # a line each, empty without one
 
 # Digest of a file, wherever one of the usual commands is; nothing for a file that is not there.
 _DIGEST = '[ ! -f "$1" ] || { sha256sum -- "$1" 2>/dev/null || shasum -a 256 -- "$1"; }'
@@ -124,7 +124,7 @@ class Provisioner:
         def ask(**settings: str) -> dict[str, str]:
             wish = request(
                 [*environments],
-                pack if pack and interpreter.source == "system" else None,
+                pack,
                 self._host.name,
                 Path(self._home),
                 Path(binary),
@@ -133,7 +133,13 @@ class Provisioner:
             )
             argv = [python, "-I", "-S", "-c", _RUN, code]
             done = self._run(argv, timeout=_INSTALLING, stdin=json.dumps(wish))
-            answer: dict[str, str] = json.loads(done.stdout.rpartition("\n")[2])
+            try:
+                answer: dict[str, str] = json.loads(done.stdout.rpartition("\n")[2])
+            except ValueError as error:
+                raise ToolchainError(
+                    f"{self._host.name}: {python} gave no answer: {done.tail(3)}",
+                    hint="run `saf-env down --purge`, then `saf-env up`",
+                ) from error
             return answer
 
         names = ", ".join(env.lock.name for env in environments)
@@ -186,7 +192,9 @@ class Provisioner:
         elif "://" in interpreter.url:
             return None
         else:
-            archive, name, found = self._uv.home / interpreter.url, interpreter.url, interpreter
+            archive = self._uv.home / interpreter.url
+            name = f".saf/python/{archive.name}"
+            found = replace(interpreter, url=name)
             if not archive.is_file():
                 raise ToolchainError(
                     f"the interpreter archive {interpreter.url} is not in the project folder",
@@ -308,5 +316,6 @@ def _code() -> bytes:
             root = Path(str(module.__file__)).parent
             for path in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".txt", ".json")):
                 name = f"{module.__name__}/{path.relative_to(root).as_posix()}"
-                archive.writestr(zipfile.ZipInfo(name), path.read_bytes())
+                entry = zipfile.ZipInfo(name)  # of 1980: the same bytes every time
+                archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
     return buffer.getvalue()

@@ -6,11 +6,12 @@ A node in a tailnet has a sidecar beside it, which is started and stopped with i
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
-import shlex
-import stat
+import tarfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,7 +27,6 @@ from saf_env.plan.compose import (
     LABEL_ROLE,
     LABEL_RUN,
     LABEL_SIDECAR,
-    Handed,
     auth_key,
     rendered,
     services_of,
@@ -34,16 +34,15 @@ from saf_env.plan.compose import (
 )
 from saf_env.plan.model import ClusterPlan, NodePlan
 from saf_env.provision.folders import write_atomically
+from saf_env.provision.handing import check_key, hand_over
+from saf_env.runtimes import agent
 from saf_env.runtimes.base import Died, Found, Started
 from saf_env.spec.model import sidecar
 from saf_env.transports.base import CommandResult
 from saf_env.transports.container import ContainerTransport
 from saf_env.transports.script import script
 
-IMAGE_USER = 10001
-"""The user that images have for whoever must not be root."""
-
-_AGENT = Path(__file__).with_name("agent.py")
+_AGENT = Path(agent.__file__)
 
 _COMPOSE_SECONDS = 180.0
 _POLL_SECONDS = 0.3
@@ -191,6 +190,31 @@ class ComposeRuntime:
                 now |= found.get("offsets", {})
         return texts, now
 
+    def keep_logs(self, node: str, log: Path, folder: Path) -> None:
+        """Write what the container of ``node`` said to ``log``, and Ray's own logs into ``folder``.
+
+        Its removal would take them along. What cannot be had is passed over: there is a failure to
+        be told already.
+        """
+        with contextlib.suppress(BringUpError, OSError, tarfile.TarError):
+            for container in self._containers():
+                if container["Labels"][LABEL_NODE] == node:
+                    agent.private_folder(str(log.parent))
+                    log.write_text(_output(self._engine, container["Id"], 10_000), "utf-8")
+                    folder.mkdir(parents=True, exist_ok=True)
+                    self._copy_logs(container["Id"], folder)
+
+    def _copy_logs(self, container: str, folder: Path) -> None:
+        with self._engine.api() as api:
+            parts, _ = api.get_archive(container, str(CONTAINER_TEMP / "session_latest" / "logs"))
+            data = b"".join(parts)
+        with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+            for member in archive:
+                name = os.path.basename(member.name)  # a task may have made the names in there
+                file = archive.extractfile(member) if member.isfile() else None
+                if file is not None and name.endswith((".log", ".out", ".err")):
+                    (folder / name).write_bytes(file.read())
+
     def _inside(
         self, container: str, node: str, offsets: Mapping[str, int], limit: int
     ) -> dict[str, Any]:
@@ -321,42 +345,6 @@ class Watch:
 def recorded_here(recorded: Sequence[Started], names: Sequence[str]) -> list[Started]:
     """Those of the ``recorded`` starts that are containers, of the nodes ``names`` or of all."""
     return [s for s in recorded if s.pid == 0 and (not names or s.node in names)]
-
-
-def check_key(key: Path) -> None:
-    """Refuse a tailnet's auth key that is missing, empty, or can be read by others.
-
-    Raises:
-        BringUpError: it is.
-    """
-    hint = "make a key in the tailnet's admin console, write it to that file and `chmod 600` it"
-    try:
-        seen = key.stat()
-    except OSError as error:
-        text = f"cannot read the tailnet's auth key {key}: {error.strerror}"
-        raise BringUpError(text, hint=hint) from error
-    if not stat.S_ISREG(seen.st_mode) or not seen.st_size:
-        raise BringUpError(f"the tailnet's auth key {key} is no file with a key", hint=hint)
-    if seen.st_mode & 0o077:
-        raise BringUpError(
-            f"others can read the tailnet's auth key {key} (mode {seen.st_mode & 0o777:04o})",
-            hint=f"run `chmod 600 {shlex.quote(str(key))}`; a key that others saw is to be revoked",
-        )
-
-
-def hand_over(token: Path, place: Path) -> Handed:
-    """The token in a file that the containers' user can read, and nobody else.
-
-    They run as the token's owner. A root's containers do not run as root: they get a copy of their
-    own, which belongs to a user that the host does not have.
-    """
-    owner = token.stat()
-    if owner.st_uid != 0:
-        return Handed(f"{owner.st_uid}:{owner.st_gid}", token)
-    copy = place / "token.container"
-    write_atomically(copy, token.read_text(encoding="utf-8"), mode=0o400)
-    os.chown(copy, IMAGE_USER, IMAGE_USER)
-    return Handed(f"{IMAGE_USER}:{IMAGE_USER}", copy)
 
 
 def _found(container: Mapping[str, Any]) -> Found:

@@ -200,7 +200,10 @@ class NativeRuntime:
                     hint="run the same command again; `saf-env check` looks at the machine",
                     node=node,
                 )
-            answer = json.loads(result.stdout)
+            try:
+                answer = json.loads(result.stdout)
+            except ValueError:
+                answer = {"error": f"{self._python} is no Python that answers"}
         if "error" in answer:
             raise BringUpError(
                 f"{what}: {answer['error']}", hint="look at what is named above", node=node

@@ -119,7 +119,11 @@ class Transport(Protocol):
 
 
 class FileTransport(Transport, Protocol):
-    """A transport to a host whose files we cannot write ourselves."""
+    """A transport to another host, whose files we cannot write ourselves."""
+
+    def close(self) -> None:
+        """End the connection; the next call opens a new one."""
+        ...
 
     def put(self, source: Path | bytes, target: str, *, mode: int = 0o600, timeout: float) -> None:
         """Write a file there: whole, or not at all. A file that was there is replaced.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 
 from saf_env.cli.context import Context
 from saf_env.cli.output import Progress
-from saf_env.errors import BringUpError, ClusterFileError, HostUnreachableError, UsageError
+from saf_env.errors import BringUpError, ClusterFileError, SafEnvError, UsageError
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
@@ -17,15 +18,22 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         for cluster in _known(context):
             _stop(context, cluster, [])
         return 0
+    if arguments.purge and arguments.nodes:
+        raise UsageError("--purge is for whole clusters; name no node with it")
     cluster = _cluster(context, arguments.nodes)
+    if arguments.purge:
+        _stop(context, cluster, [], purge=True)
+        print("removed what saf-env had on other hosts; this project folder is as it was")
+        return 0
     if not _stop(context, cluster, arguments.nodes):
         _tell_of_others(context, cluster)
     return 0
 
 
-def _stop(context: Context, cluster: str, names: list[str]) -> list[str]:
+def _stop(context: Context, cluster: str, names: list[str], *, purge: bool = False) -> list[str]:
     """Stop nodes of ``cluster``, say so, and return the names of those that ran."""
     from saf_env.cluster import state as states
+    from saf_env.cluster.hosts import refuse_lost
 
     with states.held(context.home, cluster, "saf-env down"), Progress() as progress:
         progress.step(f"stopping {', '.join(names) or f'cluster {cluster}'}")
@@ -33,22 +41,28 @@ def _stop(context: Context, cluster: str, names: list[str]) -> list[str]:
         hosts = context.hosts(cluster)
         kept: dict[str, str] = {}
         try:
-            stopped = hosts.stop(names, state.recorded)
-        except (BringUpError, HostUnreachableError):
-            # What may still run is not to be forgotten; the rest is stopped.
-            found, lost = hosts.look(state.recorded)
-            left = {f.node for f in found} | {s.node for s in state.recorded if s.host in lost}
-            left |= {s.node for s in state.recorded if not s.pid}
-            gone = [name for name in names or state.nodes if name not in left]
-            states.write(context.home, cluster, state.without(gone))
+            stopped, lost = hosts.stop(names, state.recorded)
+        except BringUpError:
+            # What may still be there is not to be forgotten; an engine or a host may not answer.
+            with contextlib.suppress(SafEnvError):
+                found, lost = hosts.look(state.recorded)
+                left = {f.node for f in found} | {s.node for s in state.recorded if s.host in lost}
+                left |= {s.node for s in state.recorded if not s.pid}
+                gone = [name for name in names or state.nodes if name not in left]
+                states.write(context.home, cluster, state.without(gone))
             raise
-        if not names or not hosts.find(state.recorded):
+        left = {s.node for s in state.recorded if s.host in lost}
+        states.write(context.home, cluster, state.without({*(names or state.nodes)} - left))
+        if not lost and (not names or hosts.look(state.recorded) == ([], {})):
             _, kept = hosts.write_names(())
-        states.write(context.home, cluster, state.without(names or state.nodes))
+        if purge:
+            hosts.purge()
+        hosts.close()
     for host, reason in kept.items() if stopped else ():
         print(f"the names of cluster {cluster} stay in /etc/hosts of {host}: {reason}")
-    if stopped:
-        print(f"stopped: {', '.join(stopped)}")
+    if stopped or lost:
+        print(f"stopped: {', '.join(stopped) or 'nothing'}")
+        refuse_lost(lost)
     else:
         print(f"nothing of cluster {cluster} was running")
     return stopped

@@ -28,6 +28,8 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         context.fresh_lock()
         context.refuse_unsupported(context.plan.nodes)
         with states.held(context.home, context.plan.name, "saf-env up"):
+            if arguments.partial:
+                arguments.nodes = _reachable(context, arguments.nodes, progress)
             nodes, started = _up(context, arguments, progress)
     if arguments.json:
         print_json(as_json(context.plan, nodes))
@@ -50,6 +52,33 @@ def _lock_if_needed(context: Context, progress: Progress) -> None:
 
     progress.step(f"locking cluster {context.spec.name}")
     make(context.spec, context.home, context.uv, notify=progress.notice)
+
+
+def _reachable(context: Context, names: Sequence[str], progress: Progress) -> list[str]:
+    """The nodes to bring up, less those on hosts that cannot be reached.
+
+    Raises:
+        HostUnreachableError: the head's host is among these.
+    """
+    from saf_env.cluster.hosts import refuse_lost
+    from saf_env.provision.survey import survey
+
+    plan, hosts = context.plan, context.hosts()
+    context.refuse_unknown(names, [node.name for node in plan.nodes], "node")
+    others = [name for name, host in plan.hosts.items() if not host.here]
+    progress.step(f"looking for {', '.join(others) or 'no other host'}")
+    _, lost = hosts.ask(others, lambda host: survey(host.plan, host.transport))
+    if plan.head.host in lost:
+        raise lost[plan.head.host]
+    wanted = [node for node in plan.nodes if not names or node.name in names]
+    for name, error in lost.items():
+        without = ", ".join(node.name for node in wanted if node.host == name)
+        if without:
+            progress.notice(f"without {without}: {error.message}")
+    left = [node.name for node in wanted if node.host not in lost]
+    if not left:
+        refuse_lost(lost)
+    return left
 
 
 def _up(

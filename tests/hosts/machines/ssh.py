@@ -75,12 +75,19 @@ def write_config(folder: Path, key: Path, wrong: str, entries: Sequence[Entry]) 
 
 @contextlib.contextmanager
 def installed(config: Path) -> Iterator[Path]:
-    """For this time every ssh client of this machine, whoever calls it, has these settings too."""
+    """For this time every ssh client of this machine, whoever calls it, has these settings too.
+
+    Inside of another ``installed`` they take the place of that one's.
+    """
     place = ssh_config_installed()
+    before = place.read_bytes() if place.exists() else None
     place.parent.mkdir(parents=True, exist_ok=True)
     place.write_bytes(config.read_bytes())
     place.chmod(0o644)
     try:
         yield place
     finally:
-        place.unlink(missing_ok=True)
+        if before is None:
+            place.unlink(missing_ok=True)
+        else:
+            place.write_bytes(before)

@@ -70,7 +70,8 @@ def test_it_is_not_asked_for_another_host(spec: ClusterSpec, lock: Lock, tmp_pat
     several = replace(spec, hosts={"here": here, "there": there}, nodes=nodes)
     made = context(tmp_path, several, with_base(lock), answers=False)
     assert not made.has_containers
-    assert made.plan.node("linux").kind == "container"
+    assert made.plan.node("linux").kind == "native"
+    assert "on its own machine only" in made.plan.node("linux").fallback_reason
     assert asked(made) == 0
 
 

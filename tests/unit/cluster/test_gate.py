@@ -104,7 +104,7 @@ def test_facts_of_containers_are_joined_and_their_engine_is_asked_once(
 
     def seen(*nodes: NodePlan) -> dict[str, dict[str, Any]]:
         here = Host(plan.hosts["here"], cast(Transport, None), cast(Runtimes, None), Path())
-        hosts = Hosts({"here": here}, {}, "here")
+        hosts = Hosts({"here": here}, plan.folder, {}, "here")
         project = SimpleNamespace(plan=plan, uv=stalled_uv, engine=None, hosts=lambda: hosts)
         return gather(cast(Project, project), nodes, deep=True)
 

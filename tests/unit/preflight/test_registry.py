@@ -27,6 +27,8 @@ def test_the_catalogue() -> None:
         "advertised-name",
         "ports-free",
         "ports-disjoint",
+        "clock",
+        "hostname",
         "token",
         "docker-engine",
         "docker-rights",

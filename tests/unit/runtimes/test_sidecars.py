@@ -14,8 +14,9 @@ from saf_env.engine import Engine
 from saf_env.errors import BringUpError
 from saf_env.plan.compose import LABEL_CLUSTER, LABEL_NODE, LABEL_ROLE, LABEL_RUN, LABEL_SIDECAR
 from saf_env.plan.model import ClusterPlan
+from saf_env.provision.handing import check_key
 from saf_env.runtimes.base import Started
-from saf_env.runtimes.compose import ComposeRuntime, check_key
+from saf_env.runtimes.compose import ComposeRuntime
 from saf_env.transports.base import CommandResult
 
 

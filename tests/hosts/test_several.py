@@ -1,0 +1,372 @@
+"""One cluster of several hosts: bare machines with sshd, without a way to the outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from saf_env.plan.build import folder_of
+from tests.hosts.clusters import HEAD, last_json
+from tests.hosts.machines.accounts import Account
+from tests.hosts.machines.machine import Machine
+from tests.hosts.machines.ssh import Entry, installed
+from tests.hosts.machines.yard import Yard
+from tests.projects import Process, Project, eventually
+
+PORT = 32000
+READY = dict.fromkeys(("alpha-head", "alpha-linux", "beta-mlx", "gamma"), "ready")
+FILE = """
+[hosts.alpha]
+address = "{alpha}"
+platform = "linux-x86_64"
+[hosts.beta]
+address = "{beta}"
+platform = "linux-x86_64"
+ssh = "beta"
+[hosts.gamma]
+address = "{gamma}"
+platform = "linux-x86_64"
+ssh = "anna@gamma"
+port = 2222
+path = "~/ray node"
+
+[[nodes]]
+name = "alpha-head"
+host = "alpha"
+kind = "native"
+role = "head"
+cpus = 1
+[[nodes]]
+name = "alpha-linux"
+host = "alpha"
+kind = "container"
+cpus = 1
+[[nodes]]
+name = "beta-mlx"
+host = "beta"
+kind = "native"
+groups = ["mlx"]
+cpus = 1
+object_store_memory = "200MiB"
+[[nodes]]
+name = "gamma"
+host = "gamma"
+kind = "native"
+cpus = 1
+object_store_memory = "200MiB"
+"""
+HOME = {"beta": "/root/.saf-env/several", "gamma": "/home/anna b/ray node"}
+
+
+class Several(Project):
+    """A project whose hosts are this machine and those of a yard."""
+
+    @property
+    def cluster_id(self) -> str:
+        head = json.loads((self.home / "addresses.json").read_text(encoding="utf-8"))["alpha"]
+        return folder_of(f"{head}:{PORT}", self.name).name
+
+    def processes(self) -> list[Process]:
+        """As everywhere, less the connections that ssh keeps for a while."""
+        return [p for p in super().processes() if not p.argv[0].startswith("ssh: ")]
+
+    def driver(self, code: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """Run Python as a user's driver on this machine does."""
+        plan = self.plan()
+        variables = {
+            "PATH": "/usr/bin:/bin",
+            "HOME": os.environ["HOME"],
+            "RAY_ADDRESS": plan["address"],
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.state / "token"),
+        }
+        return subprocess.run(
+            [str(Path(plan["driver"]["path"]) / "bin" / "python"), "-c", CONNECT + code],
+            env=variables,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+
+CONNECT = """
+import json, os, ray, socket, time
+ray.init(_node_ip_address=os.environ["RAY_ADDRESS"].rpartition(":")[0], logging_level="ERROR",
+         log_to_driver=False)
+"""
+PLACES = """
+where = ray.remote(num_cpus=0)(lambda: socket.gethostname())
+names = [n["Labels"]["saf-node"] for n in ray.nodes() if n["Alive"]]
+found = [where.options(resources={"saf_node_" + n: 0.01}).remote() for n in names]
+print(json.dumps(dict(zip(names, ray.get(found, timeout=60)))))
+"""
+
+
+@pytest.fixture(scope="module")
+def beta(machine_yard: Yard) -> Machine:
+    """Without Python; root logs in."""
+    return machine_yard.machine("beta", shm="2g")
+
+
+@pytest.fixture(scope="module")
+def gamma(machine_yard: Yard) -> Machine:
+    """A user's account, whose shell is fish, on another port; it may not write /etc/hosts."""
+    anna = Account("anna", home="/home/anna b", login_shell="/usr/bin/fish")
+    return machine_yard.machine("gamma", shm="2g", users=[anna], ports=(2222,))
+
+
+@pytest.fixture(scope="module")
+def project(
+    machine_yard: Yard, beta: Machine, gamma: Machine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Several]:
+    """The project on this machine; nothing of it was ever started."""
+    made = Several(tmp_path_factory.mktemp("several"), name="several")
+    addresses = {"alpha": machine_yard.network.gateway, "beta": beta.address}
+    addresses["gamma"] = gamma.address
+    (made.home / "addresses.json").write_text(json.dumps(addresses), encoding="utf-8")
+    text = HEAD.format(name="several", port=PORT).replace("[hosts.here]\n", "")
+    made.file.write_text(text + FILE.format(**addresses), encoding="utf-8")
+    with installed(machine_yard.ssh_config(Entry(beta), Entry(gamma, port=2222))):
+        made.ok("lock")
+        yield made
+        made.remove()
+        assert beta.read("/etc/hosts").count("saf-env") == 0
+        assert [p for p in beta.processes() if "ray" in " ".join(p.argv)] == []
+
+
+@pytest.fixture
+def up(project: Several) -> Several:
+    """The cluster, all of it ready."""
+    project.ok("up", timeout=600)
+    assert project.status() == READY
+    return project
+
+
+@pytest.fixture
+def down(project: Several) -> Several:
+    project.ok("down")
+    return project
+
+
+def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
+    """A refusal has its exit code, says what is wrong and where, and what to do."""
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "what to do:" in done.stderr
+    assert "Traceback" not in done.stderr
+    for word in words:
+        assert word in done.stderr, done.stderr
+
+
+# From nothing
+
+
+def test_nothing_starts_before_every_host_knows_the_names(project: Several, gamma: Machine) -> None:
+    """The first `up`: all is installed, and the one thing that takes root on gamma is told."""
+    done = project.saf_env("up", timeout=900)
+    refused(done, 4, "gamma: advertised-name", "Nothing was started", "sudo tee -a /etc/hosts")
+    assert project.processes() == []
+    address, name = done.stderr.split("printf '")[1].split()[:2]
+    gamma.hosts_line(address, name)
+
+
+def test_three_hosts_are_one_cluster(up: Several, beta: Machine, gamma: Machine) -> None:
+    done = up.driver(PLACES)
+    assert done.returncode == 0, done.stderr
+    places = last_json(done.stdout)
+    here = socket.gethostname()
+    assert {k: v for k, v in places.items() if k != "alpha-linux"} == {
+        "alpha-head": here,
+        "beta-mlx": "beta",
+        "gamma": "gamma",
+    }
+    said = json.loads(up.ok("check", "--json"))
+    assert said["ok"], said
+    for machine, user in ((beta, "root"), (gamma, "anna")):
+        token = f"{HOME[machine.name]}/.saf/clusters/several/token"
+        assert machine.run(["stat", "-c", "%a %U", token]).stdout == f"600 {user}\n"
+        secret = (up.state / "token").read_text(encoding="utf-8")
+        assert all(secret not in " ".join(p.argv) for p in machine.processes())
+
+
+def test_a_second_up_does_nothing(up: Several) -> None:
+    assert "everything was up already" in up.ok("up")
+
+
+def test_workloads_are_right_on_every_host(up: Several) -> None:
+    said = json.loads(up.ok("test", "--quick", "--json", timeout=600))
+    assert said["verdict"] == "ok"
+    assert {outcome["node"] for outcome in said["outcomes"]} == READY.keys()
+
+
+def test_logs_come_from_every_host(up: Several) -> None:
+    said = up.ok("logs", "--lines", "1000")
+    assert all(f"\n{node} raylet.out: " in said for node in READY)
+
+
+# What goes wrong while it runs
+
+
+def test_a_node_that_is_killed_is_started_again(up: Several, beta: Machine) -> None:
+    (raylet,) = [p for p in beta.processes() if p.argv[0].endswith("/raylet")]
+    os.kill(raylet.pid, signal.SIGKILL)
+    eventually(lambda: up.status()["beta-mlx"] == "dead", 30, "the head has noticed")
+    assert "started beta-mlx" in up.ok("up")
+    assert up.status() == READY
+
+
+def test_a_host_that_loses_its_power(up: Several, beta: Machine) -> None:
+    """Its files stay, all its processes are gone: no state file is believed."""
+    beta.kill_all()
+    refused(up.saf_env("up"), 5, "beta: ")
+    beta.boot()
+    eventually(lambda: up.status()["beta-mlx"] == "dead", 90, "the head has noticed")
+    assert "started beta-mlx" in up.ok("up")
+    assert up.status() == READY
+
+
+def test_a_cable_that_is_pulled(up: Several, beta: Machine) -> None:
+    beta.cable(False)
+    try:
+        refused(up.saf_env("up"), 5, "beta: ")
+        assert "without beta-mlx: beta: " in up.saf_env("up", "--partial").stderr
+        eventually(lambda: up.status()["beta-mlx"] == "dead", 120, "the head has given it up")
+        assert "not seen: beta: " in up.ok("status")
+    finally:
+        beta.cable(True)
+    assert "started beta-mlx" in up.ok("up")
+    assert up.status() == READY
+
+
+def test_down_with_a_host_out_of_reach_says_what_is_left(up: Several, beta: Machine) -> None:
+    beta.cable(False)
+    try:
+        refused(up.saf_env("down"), 5, "beta-mlx may still run there")
+        assert up.processes() == [], "the others were stopped"
+    finally:
+        beta.cable(True)
+    up.ok("down")
+    assert "nothing of cluster several was running" in up.ok("down")
+    assert [p for p in beta.processes() if "ray" in p.argv[0]] == []
+
+
+# What differs from the lock
+
+
+def test_a_node_that_drifted_is_refused_and_healed(down: Several, beta: Machine) -> None:
+    changes = {
+        "sed -i '$a # edited' lib/python3*/site-packages/ray/__init__.py": "packages-intact",
+        "mv lib/python3*/site-packages/numpy-*.dist-info /tmp": "packages-locked",
+        "ln -sfn /bin/true bin/python": "packages-locked",
+    }
+    for change, check in changes.items():
+        beta.run(["sh", "-c", f"cd {HOME['beta']}/.saf/envs/mlx-*/ && {change}"])
+        found = json.loads(down.saf_env("check", "beta-mlx", "--json").stdout)["findings"]
+        assert check in {f["id"] for f in found if f["level"] == "fail"}, found
+    refused(down.saf_env("up", "beta-mlx"), 4, "beta-mlx", "packages-locked")
+    assert down.processes() == []
+    assert "making the environment" in down.saf_env("check", "beta-mlx", "--fix").stderr
+    assert json.loads(down.ok("check", "beta-mlx", "--json"))["ok"]
+
+
+# What goes wrong on the way
+
+
+def wiped(machine: Machine) -> None:
+    """As a host that saf-env never was on."""
+    machine.run(["rm", "-rf", HOME[machine.name]])
+
+
+def installing(machine: Machine) -> bool:
+    """Whether an environment is being made there."""
+    there = f"{HOME[machine.name]}/.saf/envs"
+    return ".making-" in machine.run(["ls", "-a", there], check=False).stdout
+
+
+def test_ssh_dies_in_the_middle_of_provisioning(down: Several, beta: Machine) -> None:
+    wiped(beta)
+    running = down.start("up", "beta-mlx")
+    eventually(lambda: installing(beta) or running.poll() is not None, 120, "it installs")
+    for process in beta.processes():
+        if process.argv[0].startswith("sshd: ") and "[listener]" not in process.argv[0]:
+            os.kill(process.pid, signal.SIGKILL)
+    _, said = running.communicate(timeout=120)
+    assert running.returncode == 5, said
+    assert "beta: the connection was lost" in said
+
+
+def test_a_controller_that_is_killed(down: Several, beta: Machine) -> None:
+    """After ssh has died: the next `up` goes on where both have left it."""
+    running = down.start("up", "beta-mlx")
+    eventually(lambda: installing(beta), 120, "it installs")
+    running.kill()
+    running.communicate(timeout=60)
+    assert "started" in down.ok("up", "beta-mlx", timeout=600)
+    assert down.status()["beta-mlx"] == "ready"
+
+
+# Hosts that cannot be
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("missing", ["beta: its host key is not known", "SHA256:", "trust it with"]),
+        ("wrong", ["beta: its host key has changed", "ssh-keygen -R"]),
+    ],
+)
+def test_host_keys(
+    down: Several,
+    machine_yard: Yard,
+    beta: Machine,
+    gamma: Machine,
+    key: Literal["missing", "wrong"],
+    words: list[str],
+) -> None:
+    entry = Entry(beta, host_key=key)
+    with installed(machine_yard.ssh_config(entry, Entry(gamma, port=2222))):
+        refused(down.saf_env("up"), 5, *words)
+        refused(down.saf_env("check"), 5, *words)
+    assert down.processes() == []
+
+
+def test_a_home_that_cannot_be_written_to(down: Several, beta: Machine) -> None:
+    wiped(beta)
+    with beta.read_only_home():
+        refused(down.saf_env("up"), 4, "beta", "Read-only file system", "path of host beta")
+
+
+def test_a_disk_that_is_full(down: Several, beta: Machine) -> None:
+    wiped(beta)
+    beta.run(["mkdir", "-p", HOME["beta"]])
+    with beta.small_disk(HOME["beta"], "64m"):
+        refused(down.saf_env("up"), 4, "beta", "GiB are free", "free space")
+
+
+def test_a_host_that_nobody_knows(down: Several) -> None:
+    text = down.file.read_text(encoding="utf-8")
+    wrong = text.replace('ssh = "beta"', 'ssh = "nowhere.invalid"')
+    down.file.write_text(wrong, encoding="utf-8")
+    try:
+        refused(down.saf_env("up"), 5, "beta", "nowhere.invalid")
+    finally:
+        down.file.write_text(text, encoding="utf-8")
+
+
+def test_purge_leaves_nothing_on_other_hosts(down: Several, beta: Machine, gamma: Machine) -> None:
+    assert "removed what saf-env had" in down.ok("down", "--purge")
+    for machine in (beta, gamma):
+        left = machine.run(
+            ["sh", "-c", 'ls -d "$1" /root/.saf-env /tmp/saf-*', "sh", HOME[machine.name]],
+            check=False,
+        )
+        assert left.stdout == ""
+    assert (down.home / ".saf" / "envs").is_dir()
