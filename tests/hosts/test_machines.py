@@ -22,7 +22,7 @@ from tests.hosts.machines.machine import Machine, answers
 from tests.hosts.machines.outside import FOLDERS, MARK, outside, ssh_config_installed, sweep
 from tests.hosts.machines.ssh import Entry, installed
 from tests.hosts.machines.yard import Yard, yard
-from tests.projects import ROOT, eventually
+from tests.projects import CACHE, ROOT, eventually
 
 ANNA = Account("anna", home="/home/anna b", login_shell="/usr/bin/fish")
 BOB = Account("bob", banner=True)
@@ -142,7 +142,7 @@ def test_a_machine_has_its_own_names_processes_and_boot(beta: Machine, gamma: Ma
     outer = {process.pid for process in beta.processes()}
     assert outer.isdisjoint(process.pid for process in gamma.processes())
     assert all(Path(f"/proc/{pid}").exists() for pid in outer)
-    assert not beta.run(["ls", "/work", "/root/.cache"], check=False).stdout
+    assert not beta.run(["ls", str(ROOT), str(CACHE)], check=False).stdout
 
 
 def test_processes_without_a_parent_are_collected(beta: Machine) -> None:
@@ -161,8 +161,8 @@ def test_a_machine_may_have_another_python(beta: Machine, gamma: Machine) -> Non
     version = gamma.run(["python3", "-c", "import platform as p; print(p.python_version())"]).stdout
     assert version.strip() == re.match(r"[\d.]+", packaged)[0]  # type: ignore[index]
     gamma.run(["python3", "-c", "import ensurepip, ssl, venv"])
-    gamma.run(["python3", "-m", "venv", "--without-pip", "/root/venv"])
-    assert gamma.run(["/root/venv/bin/python", "--version"]).stdout.split()[1] == version.strip()
+    gamma.run(["python3", "-m", "venv", "--without-pip", "/opt/venv"])
+    assert gamma.run(["/opt/venv/bin/python", "--version"]).stdout.split()[1] == version.strip()
     assert gamma.run(["pip", "--version"]).stdout.startswith("pip ")
     assert "python3" not in beta.run(["ls", "/usr/bin"]).stdout
 

@@ -15,7 +15,7 @@ mv "$folder/pid.new" "$folder/pid"
 root=$folder/root
 # volatile: nothing is written to the real disk in a hurry, so switching off takes no time; what is in the
 # layer is there for the next boot all the same. overlayfs asks to be told so by removing its mark.
-rm -rf "$folder/work/work/incompat"
+find "$folder/work" -name incompat -exec rm -rf {} +
 layers=lowerdir=$layers,upperdir=$folder/upper,workdir=$folder/work
 mount -t overlay overlay -o "$layers,volatile" "$root"
 cd "$root"
