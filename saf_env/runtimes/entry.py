@@ -67,7 +67,7 @@ def clear(folder: str) -> None:
     """Remove what earlier sessions left, spilled objects above all; the logs of the last stay."""
     with os.scandir(folder) as entries:
         found = [e for e in entries if e.name.startswith("session_") and _is_folder(e)]
-    sessions = [entry.path for entry in sorted(found, key=lambda entry: entry.stat().st_mtime)]
+    sessions = sorted(entry.path for entry in found)  # Ray names them by the time of their start
     for session in sessions[:-1]:
         remove(session)
     for session in sessions[-1:]:
