@@ -134,9 +134,11 @@ class Echo(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         with docker_sdk.from_env().api as api:
             known = {"version": api.version, "info": api.info}
-            found = known.get(self.path.rpartition("/")[2], dict)()
-        body = json.dumps(found).encode()
-        self.send_response(200)
+            asked = self.path.rpartition("/")[2]
+            found: object = known[asked]() if asked in known else []  # lists of nothing
+        absent = "/images/" in self.path
+        body = json.dumps({"message": "No such image: x"} if absent else found).encode()
+        self.send_response(404 if absent else 200)
         self.send_header("Api-Version", "1.41")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

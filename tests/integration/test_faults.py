@@ -75,12 +75,14 @@ def cut_state(folder: Path) -> None:
 
 def age_state(folder: Path) -> None:
     path = folder / "state.json"
-    path.write_text(path.read_text("utf-8").replace('"schema": 1', '"schema": 99'), "utf-8")
+    text = path.read_text("utf-8")
+    assert '"schema": 2' in text
+    path.write_text(text.replace('"schema": 2', '"schema": 99'), "utf-8")
 
 
 def confuse_state(folder: Path) -> None:
     path = folder / "state.json"
-    path.write_text('{"schema": 1, "cluster": "faulty", "nodes": {"head": [1, "x"]}}', "utf-8")
+    path.write_text('{"schema": 2, "cluster": "faulty", "nodes": {"head": [1, "x"]}}', "utf-8")
 
 
 @pytest.mark.parametrize("harm", [lose_state, cut_state, age_state, confuse_state])
