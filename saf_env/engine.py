@@ -254,7 +254,7 @@ def _pairs(option: str) -> list[tuple[str, str]]:
 def read_images(text: str, references: Sequence[str]) -> dict[str, dict[str, Any]]:
     """:meth:`Engine.images`, from the lines of JSON that ``docker image inspect`` printed."""
     found = {}
-    for line in text.splitlines():
+    for line in filter(None, text.splitlines()):  # Docker may print an empty one for an absence
         image = json.loads(line)
         digests = [name.partition("@")[2] for name in image.get("RepoDigests") or ()]
         names = {image["Id"], *(image.get("RepoTags") or ()), *digests}

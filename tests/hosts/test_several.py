@@ -239,11 +239,7 @@ def test_a_cable_that_is_pulled(up: Several, beta: Machine) -> None:
     beta.cable(False)
     try:
         refused(up.saf_env("up"), 5, "beta: ")
-        up.ok("down", "gamma")
-        partial = up.saf_env("up", "--partial")
-        assert partial.returncode == 0, partial.stderr
-        assert "started gamma" in partial.stdout
-        assert "without beta-mlx: beta: " in partial.stderr
+        assert "without beta-mlx: beta: " in up.saf_env("up", "--partial").stderr
         eventually(lambda: up.status()["beta-mlx"] == "dead", 120, "the head has given it up")
         assert "not seen: beta: " in up.ok("status")
     finally:
