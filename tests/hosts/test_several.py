@@ -363,18 +363,6 @@ def test_a_host_that_nobody_knows(down: Several) -> None:
         down.file.write_text(text, encoding="utf-8")
 
 
-def test_a_head_that_has_moved_in_the_cluster_file(up: Several) -> None:
-    """The cluster is still found, and stopped, where it was started."""
-    text = up.file.read_text(encoding="utf-8")
-    up.file.write_text(text.replace(f"port = {PORT}", f"port = {PORT + 1000}"), encoding="utf-8")
-    try:
-        refused(up.saf_env("up"), 6, "another address or port of its head", "saf-env down")
-        assert "stopped: alpha-head, alpha-linux, beta-mlx, gamma" in up.ok("down")
-        assert up.processes() == []
-    finally:
-        up.file.write_text(text, encoding="utf-8")
-
-
 def test_purge_leaves_nothing_on_other_hosts(down: Several, beta: Machine, gamma: Machine) -> None:
     assert "removed what saf-env had" in down.ok("down", "--purge")
     for machine in (beta, gamma):
