@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import subprocess
 from pathlib import Path
 from typing import Any
+
+import docker as docker_sdk
 
 from tests.hosts.conftest import docker
 from tests.projects import Project
@@ -105,6 +108,29 @@ class Mixed(Project):
         done = self.driver("-c", ENDS, self.address)
         assert done.returncode == 0, done.stderr
         return last_json(done.stdout)
+
+
+class Echo(http.server.BaseHTTPRequestHandler):
+    """What this machine's engine says of itself, and nothing that could change it."""
+
+    def do_GET(self) -> None:
+        with docker_sdk.from_env().api as api:
+            known = {"version": api.version, "info": api.info}
+            asked = self.path.rpartition("/")[2]
+            found: object = known[asked]() if asked in known else []  # lists of nothing
+        absent = "/images/" in self.path
+        body = json.dumps({"message": "No such image: x"} if absent else found).encode()
+        self.send_response(404 if absent else 200)
+        self.send_header("Api-Version", "1.41")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
 
 
 CONNECT = """

@@ -14,11 +14,10 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import docker as docker_sdk
 import pytest
 
 from saf_env.lock.images import LOCAL_BASE
-from tests.hosts.clusters import AS_HEAD, BOX, CHEST, HEAD, METAL, Mixed
+from tests.hosts.clusters import AS_HEAD, BOX, CHEST, HEAD, METAL, Echo, Mixed
 from tests.hosts.conftest import docker
 from tests.projects import Project, eventually
 
@@ -126,29 +125,6 @@ class Line:
             thread.join()
         for end in self._open:
             end.close()
-
-
-class Echo(http.server.BaseHTTPRequestHandler):
-    """What this machine's engine says of itself, and nothing that could change it."""
-
-    def do_GET(self) -> None:
-        with docker_sdk.from_env().api as api:
-            known = {"version": api.version, "info": api.info}
-            asked = self.path.rpartition("/")[2]
-            found: object = known[asked]() if asked in known else []  # lists of nothing
-        absent = "/images/" in self.path
-        body = json.dumps({"message": "No such image: x"} if absent else found).encode()
-        self.send_response(404 if absent else 200)
-        self.send_header("Api-Version", "1.41")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def log_message(self, *_: object) -> None:
-        """Nothing."""
 
 
 @pytest.fixture
