@@ -72,6 +72,21 @@ def plan_digest(node: NodePlan, address: str) -> str:
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
 
 
+def refuse_moved(plan: ClusterPlan) -> None:
+    """Do nothing unless the cluster runs where the plan does not look for it any more.
+
+    Raises:
+        BringUpError: it was started under another id, see :func:`saf_env.plan.build.folder_of`.
+    """
+    started = states.read(plan.home, plan.name)
+    if started.nodes and started.folder != plan.folder.name:
+        raise BringUpError(
+            f"cluster {plan.name} was started with another address or port of its head, "
+            "or for another number of hosts",
+            hint="run `saf-env down`, then `saf-env up`",
+        )
+
+
 class Lifecycle:
     """One cluster, from this machine.
 
@@ -107,7 +122,6 @@ class Lifecycle:
         began = time.monotonic()
         wanted = {self._plan.head.name, *only} if only else {n.name for n in self._plan.nodes}
         self._needed = {n.host for n in self._plan.nodes if n.name in wanted}
-        self._refuse_moved()
         self._hosts.refuse_silence(self._state.recorded)  # silence is not "nothing runs"
         running = self._running()
         missing = [n for n in self._plan.nodes if n.name in wanted - running.keys()]
@@ -147,15 +161,6 @@ class Lifecycle:
         alive = {node.run for node in known or () if node.alive}
         whole = [n for n in self._plan.nodes if n.name in found and found[n.name].whole(n.role)]
         return {n.name: found[n.name] for n in whole if found[n.name].run in alive}
-
-    def _refuse_moved(self) -> None:
-        started = states.read(self._plan.home, self._plan.name)
-        if started.nodes and started.folder != self._plan.folder.name:
-            raise BringUpError(
-                f"cluster {self._plan.name} was started with another address or port of its head, "
-                "or for another number of hosts",
-                hint="run `saf-env down`, then `saf-env up`",
-            )
 
     def _refuse_changed(self, found: Mapping[str, Found]) -> None:
         address = self._plan.address

@@ -239,7 +239,11 @@ def test_a_cable_that_is_pulled(up: Several, beta: Machine) -> None:
     beta.cable(False)
     try:
         refused(up.saf_env("up"), 5, "beta: ")
-        assert "without beta-mlx: beta: " in up.saf_env("up", "--partial").stderr
+        up.ok("down", "gamma")
+        partial = up.saf_env("up", "--partial")
+        assert partial.returncode == 0, partial.stdout + partial.stderr
+        assert "without beta-mlx: beta: " in partial.stderr
+        assert "started gamma" in partial.stdout
         eventually(lambda: up.status()["beta-mlx"] == "dead", 120, "the head has given it up")
         assert "not seen: beta: " in up.ok("status")
     finally:
@@ -361,6 +365,18 @@ def test_a_host_that_nobody_knows(down: Several) -> None:
         refused(down.saf_env("up"), 5, "beta", "nowhere.invalid")
     finally:
         down.file.write_text(text, encoding="utf-8")
+
+
+def test_a_head_that_has_moved_in_the_cluster_file(up: Several) -> None:
+    """The cluster is still found, and stopped, where it was started."""
+    text = up.file.read_text(encoding="utf-8")
+    up.file.write_text(text.replace(f"port = {PORT}", f"port = {PORT + 1000}"), encoding="utf-8")
+    try:
+        refused(up.saf_env("up"), 6, "another address or port of its head", "saf-env down")
+        assert "stopped: alpha-head, alpha-linux, beta-mlx, gamma" in up.ok("down")
+        assert up.processes() == []
+    finally:
+        up.file.write_text(text, encoding="utf-8")
 
 
 def test_purge_leaves_nothing_on_other_hosts(down: Several, beta: Machine, gamma: Machine) -> None:

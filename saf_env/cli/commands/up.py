@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """Bring the cluster up and print its status; what is up already is left alone."""
+    from saf_env.cluster.lifecycle import refuse_moved
+
     began = time.monotonic()
     context.refuse_unknown(arguments.ignore, IDS, "check")
     with Progress() as progress:
@@ -28,6 +30,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         context.fresh_lock()
         context.refuse_unsupported(context.plan.nodes)
         with states.held(context.home, context.plan.name, "saf-env up"):
+            refuse_moved(context.plan)
             if arguments.partial:
                 arguments.nodes = _reachable(context, arguments.nodes, progress)
             nodes, started = _up(context, arguments, progress)
