@@ -13,10 +13,11 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from saf_env.errors import BringUpError, SafEnvError
-from saf_env.transports.base import NETWORK_VARIABLES, CommandResult, Transport
+from saf_env.errors import BringUpError, HostUnreachableError, SafEnvError
+from saf_env.transports.base import NETWORK_VARIABLES, CommandResult, FileTransport, Transport
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -29,6 +30,20 @@ _SECONDS = 15.0
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 NO_CLIENT = "there is no docker command on this machine"
+
+_PATH = {"PATH": "/usr/bin:/bin"}
+
+# Where Docker Engine, Docker Desktop, OrbStack, Colima, Rancher Desktop and a rootless engine have
+# their sockets: the first that may be written to, else the first.
+_SOCKETS = """
+for s in /var/run/docker.sock "$PWD/.docker/run/docker.sock" "$PWD/.orbstack/run/docker.sock" \\
+    "$PWD/.colima/default/docker.sock" "$PWD/.rd/docker.sock" "/run/user/$(id -u)/docker.sock"; do
+    [ -S "$s" ] || continue
+    if [ -w "$s" ]; then echo "yes $s"; exit; fi
+    denied=${denied:-$s}
+done
+[ -z "${denied-}" ] || echo "no $denied"
+"""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -93,9 +108,10 @@ class Engine:
             alone = version.stdout.strip() if version.ok else "unknown"
         if not found["error"]:
             found["endpoint"] = self.endpoint()
-            seen = found["kernel"] == os.uname().release and is_local(found["endpoint"])
             root = found.pop("root")
-            found["disk"] = self._disk(root) if seen else None
+            # An engine in a virtual machine has another kernel, and another disk.
+            seen = is_local(found["endpoint"]) and found["kernel"] == self._beside("uname", "-r")
+            found["disk"] = _disk(root, self._beside("df", "-P", "-k", root)) if seen else None
         return {**found, "compose_alone": alone}
 
     def endpoint(self) -> str:
@@ -108,13 +124,10 @@ class Engine:
         """Whether the engine, if there is one, publishes ports on this machine."""
         return is_local(self.endpoint())
 
-    def _disk(self, folder: str) -> dict[str, Any] | None:
-        """The disk of ``folder`` on the host; None in a virtual machine's, and on another host."""
-        seen = self._look_with("df", "-P", "-k", folder)
-        words = seen.stdout.splitlines()[-1].split() if seen.ok and seen.stdout else []
-        if len(words) < 6 or not words[1].isdigit() or not words[3].isdigit():
-            return None
-        return {"path": folder, "total": int(words[1]) * 1024, "free": int(words[3]) * 1024}
+    def _beside(self, *argv: str) -> str:
+        """What a command prints on the engine's own host; empty where it fails."""
+        seen = self._look_with(*argv)
+        return seen.stdout.strip() if seen.ok else ""
 
     def images(self, references: Sequence[str]) -> dict[str, dict[str, Any]]:
         """What the engine has under each of ``references``, those left out that it has not.
@@ -139,6 +152,11 @@ class Engine:
         version = self._look("version", "--format", "{{.Server.Version}}")
         return version.ok and bool(version.stdout.strip())
 
+    def architecture(self) -> str:
+        """What Docker calls the machine that the engine runs on; empty when it does not answer."""
+        version = self._look("version", "--format", "{{.Server.Arch}}")
+        return version.stdout.strip() if version.ok else ""
+
     def image_id(self, reference: str) -> str:
         """``sha256:<digest>`` of an image that the engine has, or nothing."""
         found = self._look("image", "inspect", "--format", "{{.Id}}", reference)
@@ -153,7 +171,7 @@ class Engine:
         return digest if found.ok and _DIGEST.fullmatch(digest) else ""
 
     def _has(self, command: str) -> bool:
-        return shutil.which(command, path=self.variables()["PATH"]) is not None
+        return shutil.which(command, path=self.environ.get("PATH", os.defpath)) is not None
 
     def _look(self, *arguments: str) -> CommandResult:
         """As :meth:`run`; an engine that hangs, or no docker at all, is a failure like others."""
@@ -162,6 +180,8 @@ class Engine:
     def _look_with(self, *argv: str) -> CommandResult:
         try:
             return self.transport.run(argv, env=self.variables(), timeout=_SECONDS)
+        except HostUnreachableError:
+            raise  # nobody knows anything of its engine
         except SafEnvError as error:
             return CommandResult(argv, self.transport.host, 1, "", error.message, 0.0)
 
@@ -196,6 +216,61 @@ class Engine:
         if "DOCKER_HOST" not in environ and (endpoint := self.endpoint()):
             environ["DOCKER_HOST"] = endpoint
         return docker.from_env(environment=environ, timeout=int(_SECONDS)).api
+
+
+@dataclass(frozen=True)
+class RemoteEngine(Engine):
+    """The engine of another host. Docker's commands run here, and reach it through a socket.
+
+    Attributes:
+        transport: this machine, called by the name of the host.
+        way: to the host.
+        socket: where the engine's socket is on this machine.
+    """
+
+    way: FileTransport = field(kw_only=True)
+    socket: Path = field(kw_only=True)
+
+    def variables(self) -> dict[str, str]:
+        """See :meth:`Engine.variables`. The way to the engine is opened, if it is not open.
+
+        Raises:
+            BringUpError: there is no engine, or no way to it.
+            HostUnreachableError: the host cannot be reached.
+        """
+        self.way.forward(self.socket, self._there)
+        chosen = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_CERT_PATH")
+        own = {k: v for k, v in super().variables().items() if not k.startswith(chosen)}
+        return {**own, "DOCKER_HOST": f"unix://{self.socket}"}
+
+    @cached_property
+    def _there(self) -> str:
+        """The engine's socket on the host: the first of those that engines are known to have."""
+        found = self.way.run(["sh", "-c", _SOCKETS], env=_PATH, timeout=_SECONDS)
+        right, _, path = found.stdout.strip().partition(" ")
+        if right == "yes":
+            return path
+        if right == "no":
+            raise BringUpError(
+                f"{self.way.host}: permission denied while trying to connect to {path}",
+                hint="let the user who logs in there use it: `sudo usermod -aG docker USER`",
+            )
+        raise BringUpError(
+            f"{self.way.host}: there is no socket of a Docker engine",
+            hint="install Docker Engine there, Docker Desktop or OrbStack, and start it",
+        )
+
+    def _beside(self, *argv: str) -> str:
+        seen = self.way.run(argv, env=_PATH, timeout=_SECONDS)
+        return seen.stdout.strip() if seen.ok else ""
+
+
+def _disk(folder: str, df: str) -> dict[str, Any] | None:
+    """The disk of ``folder``, from what ``df -P -k`` printed."""
+    words = df.splitlines()[-1].split() if df else []
+    if len(words) < 6 or not words[1].isdigit() or not words[3].isdigit():
+        return None
+    return {"path": folder, "total": int(words[1]) * 1024, "free": int(words[3]) * 1024}
 
 
 def is_local(endpoint: str) -> bool:

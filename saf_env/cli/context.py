@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
     from saf_env.cluster.connect import Connections
     from saf_env.cluster.gcs import Gcs
-    from saf_env.cluster.hosts import Hosts
+    from saf_env.cluster.hosts import Host, Hosts
     from saf_env.engine import Engine
     from saf_env.lock.model import Lock
     from saf_env.plan.model import ClusterPlan, NodePlan
-    from saf_env.spec.model import ClusterSpec, NodeSpec
+    from saf_env.runtimes.base import Started
+    from saf_env.spec.model import ClusterSpec
     from saf_env.transports.base import Transport
     from saf_env.uv import Uv
 
@@ -126,33 +127,37 @@ class Context:
         """The plan of the cluster file and the lock in place.
 
         Whether container nodes fall back is decided when they are started: what runs in containers
-        is not planned as processes because its engine has a bad minute. Only this machine is looked
-        at, and only for nodes that may fall back; it says nothing of other hosts.
+        is not planned as processes because its engine has a bad minute. Only hosts are looked at
+        that have nodes which may fall back.
         """
-        from saf_env.plan.build import ENGINE_ELSEWHERE, NO_ENGINE
-
         _ = self.lock  # without one, nobody needs to ask an engine
-        may_fall_back = [n for n in self.spec.nodes if n.fallback and self._is_here(n)]
-        if not may_fall_back or self._runs_containers:
-            return self._planned({})
-        here = [node.host for node in may_fall_back]
-        obstacle = "" if self.engine.answers() else NO_ENGINE
-        if not obstacle and not self.engine.is_here():
-            obstacle = ENGINE_ELSEWHERE
-        if not obstacle and self._started_natively & {node.name for node in may_fall_back}:
-            obstacle = _STARTED
-        plan = self._planned(dict.fromkeys(here, obstacle))
-        if not obstacle and (obstacle := self._nameless(plan, here[0])):
-            return self._planned(dict.fromkeys(here, obstacle))
+        may_fall_back = {node.host for node in self.spec.nodes if node.fallback}
+        inside = {
+            s.host if s.host in self.spec.hosts else self.here for s in self._recorded if not s.pid
+        }
+        asked = may_fall_back - inside
+        obstacles, _ = self.hosts().ask(asked, self._obstacle) if asked else ({}, {})
+        plan = self._planned(obstacles)
+        here = self.here
+        if here in asked and not obstacles[here] and (obstacle := self._nameless(plan, here)):
+            return self._planned({**obstacles, here: obstacle})
         return plan
 
-    def _planned(self, no_containers: Mapping[str, str]) -> ClusterPlan:
-        """The plan with these reasons against containers; other hosts run none in this version."""
-        from saf_env.plan.build import NOT_THERE, build
+    def _obstacle(self, host: Host) -> str:
+        """Why nodes of ``host`` that may fall back have to; empty when they need not."""
+        from saf_env.plan.build import ENGINE_ELSEWHERE, NO_ENGINE
 
-        elsewhere = {host: NOT_THERE for host in self.spec.hosts if host != self.here}
-        reasons = {**elsewhere, **no_containers}
-        return build(self.spec, self.lock, self.home, here=self.here, no_containers=reasons)
+        if not host.engine.answers():
+            return NO_ENGINE if host.plan.here else f"no Docker engine answers on {host.plan.name}"
+        if not host.engine.is_here():
+            return ENGINE_ELSEWHERE
+        nodes = {n.name for n in self.spec.nodes if n.fallback and n.host == host.plan.name}
+        return _STARTED if nodes & {s.node for s in self._recorded if s.pid} else ""
+
+    def _planned(self, no_containers: Mapping[str, str]) -> ClusterPlan:
+        from saf_env.plan.build import build
+
+        return build(self.spec, self.lock, self.home, here=self.here, no_containers=no_containers)
 
     def _nameless(self, plan: ClusterPlan, host: str) -> str:
         """Why the native nodes of this machine would not find containers; empty when they would."""
@@ -171,14 +176,6 @@ class Context:
             f"`{hosts_command(lines)}`, then `saf-env down` and `saf-env up`"
         )
 
-    @property
-    def has_containers(self) -> bool:
-        """Whether the cluster file has a container node on this machine."""
-        return any(node.kind == "container" and self._is_here(node) for node in self.spec.nodes)
-
-    def _is_here(self, node: NodeSpec) -> bool:
-        return node.host == self.here
-
     @cached_property
     def here(self) -> str:
         """The host of the cluster file that this machine is.
@@ -190,16 +187,11 @@ class Context:
         return this_host(self.spec)
 
     @property
-    def _runs_containers(self) -> bool:
+    def _recorded(self) -> list[Started]:
+        """What was started and not stopped."""
         from saf_env.cluster import state as states
 
-        return any(not s.pid for s in states.read(self.home, self.spec.name).recorded)
-
-    @property
-    def _started_natively(self) -> set[str]:
-        from saf_env.cluster import state as states
-
-        return {s.node for s in states.read(self.home, self.spec.name).recorded if s.pid}
+        return states.read(self.home, self.spec.name).recorded
 
     @cached_property
     def engine(self) -> Engine:
@@ -263,18 +255,14 @@ class Context:
         return tuple(n for n in self.plan.nodes if not names or n.name in names)
 
     def refuse_unsupported(self, nodes: Sequence[NodePlan]) -> None:
-        """Raise UsageError when one of ``nodes`` cannot be run, or looked at, by this version."""
-        other = [
-            f"{node.name} (host {node.host})"
-            for node in nodes
-            if node.kind == "container" and node.host != self.here
-        ]
-        if other:
+        """Raise UsageError when the host of one of ``nodes`` can be given no Python of its own."""
+        hosts = {node.host for node in nodes} - {*self.plan.interpreters, self.here}
+        if hosts:
             raise UsageError(
-                "this version of saf-env runs containers on this machine only, so not "
-                + ", ".join(other),
-                hint='give these nodes fallback = "native" or kind = "native", or take them out of '
-                "the cluster file; `saf-env lock` and `saf-env plan` work for all",
+                f"the lock has no Python for {', '.join(sorted(hosts))} itself, where there are "
+                "containers only: saf-env looks at a host by one",
+                hint='give one of its container nodes fallback = "native", or add a native node to '
+                "it, then run `saf-env lock`",
             )
 
     @staticmethod

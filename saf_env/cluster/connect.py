@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from saf_env.cluster import state as states
 from saf_env.cluster.hosts import Host, Hosts
 from saf_env.cluster.runtimes import Runtimes
-from saf_env.engine import Engine
+from saf_env.engine import Engine, RemoteEngine
 from saf_env.errors import UsageError
 from saf_env.plan.build import agent_python, folder_of, host_plans, temp_dir, token_path
 from saf_env.plan.model import HostPlan
 from saf_env.platforms import this_platform
+from saf_env.provision.handing import hand_over, hand_over_there
 from saf_env.runtimes.agent import private_folder
 from saf_env.runtimes.compose import ComposeRuntime
 from saf_env.runtimes.native import NativeRuntime
 from saf_env.spec.model import ClusterSpec
 from saf_env.transports.base import Transport
+from saf_env.transports.local import LocalTransport
+
+if TYPE_CHECKING:
+    from saf_env.transports.ssh import SshTransport
 
 
 def this_host(spec: ClusterSpec) -> str:
@@ -66,7 +74,7 @@ class Connections:
         self._local = local
         self._engine = engine
         self._environ = environ
-        self._ways: dict[HostPlan, Transport] = {}
+        self._ways: dict[HostPlan, SshTransport] = {}
 
     def hosts(self, cluster: str, spec: ClusterSpec | None = None, here: str = "") -> Hosts:
         """The hosts of a cluster.
@@ -91,32 +99,39 @@ class Connections:
             places |= {node.name: node.host for node in spec.nodes}
         if not any(plan.here for plan in plans.values()):
             plans[""] = HostPlan("", "", platform, "", None, self._home)
-        containers = spec is None or any(
-            n.kind == "container" and n.host == here for n in spec.nodes
-        )
+        inside = {name for name, plan in plans.items() if plan.here}
+        if spec is not None:
+            inside = {node.host for node in spec.nodes if node.kind == "container"}
         made = {
-            name: self._here(plan, cluster, folder, containers=containers)
-            if plan.here
-            else self._there(plan, cluster, folder)
+            name: self._host(plan, cluster, folder, containers=name in inside)
             for name, plan in plans.items()
         }
         return Hosts(made, folder, places, head)
 
-    def _here(self, plan: HostPlan, cluster: str, folder: Path, *, containers: bool) -> Host:
-        python, token = Path(sys.executable), token_path(self._home, cluster)
-        native = NativeRuntime(self._local, python, folder, token, self._environ, here=True)
-        place = states.folder(self._home, cluster)
+    def _host(self, plan: HostPlan, cluster: str, folder: Path, *, containers: bool) -> Host:
+        token, place = token_path(plan.home, cluster), states.folder(self._home, cluster)
+        way: Transport
+        if plan.here:
+            way, engine, python = self._local, self._engine, Path(sys.executable)
+            native = NativeRuntime(way, python, folder, token, self._environ, here=True)
+            file, hand = place / "compose.json", partial(hand_over, token)
+        else:
+            way, python = self._way(plan, folder), agent_python(plan.home)
+            native = NativeRuntime(way, python, folder, token, {})
+            engine = self._engine_of(plan, way, folder)
+            file, hand = place / f"compose-{plan.name}.json", partial(hand_over_there, way, token)
         compose = None
-        if containers or (place / "compose.json").exists():
-            compose = ComposeRuntime(self._engine, folder.name, place)
-        return Host(plan, self._local, Runtimes(native, compose), python)
+        if containers or file.exists():
+            compose = ComposeRuntime(engine, folder.name, file, hand)
+        return Host(plan, way, Runtimes(native, compose), engine, python)
 
-    def _there(self, plan: HostPlan, cluster: str, folder: Path) -> Host:
-        way, python = self._way(plan, folder), agent_python(plan.home)
-        native = NativeRuntime(way, python, folder, token_path(plan.home, cluster), {})
-        return Host(plan, way, Runtimes(native), python)
+    def _engine_of(self, plan: HostPlan, way: SshTransport, folder: Path) -> Engine:
+        # By who is meant, not by the name: what is left of an earlier way leads somewhere else.
+        place = hashlib.sha256(f"{plan.ssh} {plan.port}".encode()).hexdigest()[:10]
+        socket = folder / "ssh" / f"docker-{place}"
+        return RemoteEngine(LocalTransport(plan.name), self._environ, way=way, socket=socket)
 
-    def _way(self, plan: HostPlan, folder: Path) -> Transport:
+    def _way(self, plan: HostPlan, folder: Path) -> SshTransport:
         from saf_env.transports.ssh import SshTransport
 
         if plan not in self._ways:

@@ -128,8 +128,9 @@ def _make(
         return
     from saf_env.provision.images import built
 
-    rebuild = bool(built(what, project.engine))
+    rebuild = bool(built(what, project.hosts()[host.name].engine))
     if rebuild:
-        refuse_in_use(project, what)
-    notice(f"building the image {what.tag}{' anew' if rebuild else ''}")
-    make_image(project, what, step, rebuild=rebuild)
+        refuse_in_use(project, what, host)
+    where = "" if host.here else f" on {host.name}"
+    notice(f"making the image {what.tag}{where}{' anew' if rebuild else ''}")
+    make_image(project, host.name, what, step, rebuild=rebuild)

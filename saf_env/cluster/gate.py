@@ -20,7 +20,7 @@ from saf_env.provision.image_facts import container_facts, joined
 def gather(
     project: Project, nodes: Sequence[NodePlan], *, deep: bool = False, tolerant: bool = False
 ) -> dict[str, dict[str, Any]]:
-    """The facts of ``nodes`` by name, gathered side by side; the engine is asked once for all.
+    """The facts of ``nodes`` by name, gathered side by side; each engine is asked once for all.
 
     Args:
         project: their cluster.
@@ -44,12 +44,18 @@ def gather(
                 return unreachable(error)
             raise
 
-    here = [node for node in nodes if plan.host_of(node).here]
-    inside = [node for node in here if node.kind == "container" or node.fallback_reason]
+    def inside(host: str) -> dict[str, dict[str, Any]]:
+        there = [n for n in nodes if n.host == host]
+        there = [n for n in there if n.kind == "container" or n.fallback_reason]
+        try:
+            return container_facts(there, hosts[host].engine, plan.home, deep=deep)
+        except HostUnreachableError:  # one() tells it
+            return {}
+
     with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
-        asking = pool.submit(container_facts, inside, project.engine, plan.home, deep=deep)
+        asking = pool.map(inside, dict.fromkeys(node.host for node in nodes))
         seen = dict(zip((n.name for n in nodes), pool.map(one, nodes), strict=True))
-        more = asking.result()
+        more = {name: facts for found in asking for name, facts in found.items()}
     return {
         name: joined(facts, more[name]) if name in more else facts for name, facts in seen.items()
     }

@@ -6,6 +6,7 @@ once they have done their part.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar, cast
 
 from saf_env.cluster.runtimes import Deaths, LogText, Runtimes
+from saf_env.engine import Engine
 from saf_env.errors import BringUpError, HostUnreachableError, NoProgramError
 from saf_env.plan.model import ClusterPlan, HostPlan, NodePlan
 from saf_env.runtimes.base import Found, Started
@@ -37,6 +39,7 @@ class Host:
         plan: what it is.
         transport: the way there.
         runtime: runs its nodes.
+        engine: its Docker engine, if it has one.
         python: a Python of ours on it, by which it is looked at; on another host it is there once
             the host is provisioned.
     """
@@ -44,6 +47,7 @@ class Host:
     plan: HostPlan
     transport: Transport
     runtime: Runtimes
+    engine: Engine
     python: Path
 
 
@@ -138,20 +142,30 @@ class Hosts:
         return replace(started, host=node.host)
 
     def start_containers(
-        self, plan: ClusterPlan, nodes: Sequence[NodePlan], runs: Mapping[str, str], token: Path
+        self, plan: ClusterPlan, nodes: Sequence[NodePlan], runs: Mapping[str, str]
     ) -> list[Started]:
-        """Start container nodes; see :meth:`saf_env.runtimes.compose.ComposeRuntime.start`."""
-        made = []
-        for name in dict.fromkeys(node.host for node in nodes):
-            here = [node for node in nodes if node.host == name]
-            started = self._hosts[name].runtime.start_containers(plan, here, runs, token)
-            made += [replace(one, host=name) for one in started]
-        return made
+        """Start container nodes, those of several hosts side by side.
+
+        See :meth:`saf_env.runtimes.compose.ComposeRuntime.start`.
+
+        Raises:
+            HostUnreachableError: a host cannot be reached.
+        """
+
+        def one(host: Host) -> list[Started]:
+            here = [node for node in nodes if node.host == host.plan.name]
+            started = host.runtime.start_containers(plan, here, runs)
+            return [replace(each, host=host.plan.name) for each in started]
+
+        answers, lost = self.ask((node.host for node in nodes), one)
+        refuse_lost(lost)
+        return [started for answer in answers.values() for started in answer]
 
     def refuse_silence(self, recorded: Sequence[Started]) -> None:
         """Raise BringUpError when nobody can tell which of the ``recorded`` containers run."""
         for name, host in self._hosts.items():
-            host.runtime.refuse_silence(self._on(name, recorded))
+            with contextlib.suppress(HostUnreachableError):  # which look() tells
+                host.runtime.refuse_silence(self._on(name, recorded))
 
     def stop(
         self, names: Collection[str], recorded: Sequence[Started]
@@ -274,6 +288,8 @@ class Hosts:
         """
 
         def one(host: Host) -> None:
+            if host.runtime.compose:
+                host.runtime.compose.purge()
             words = [str(host.plan.home), str(self._folder)]
             done = host.transport.run(["sh", "-c", _PURGE, "sh", *words], env=_PATH, timeout=120.0)
             if not done.ok:

@@ -28,7 +28,6 @@ from saf_env.cluster.attest import REQUEST, differences, probe_source
 from saf_env.cluster.gcs import Gcs, RayNode, attested
 from saf_env.cluster.hosts import Host, Hosts, refuse_lost
 from saf_env.errors import BringUpError
-from saf_env.plan.build import token_path
 from saf_env.plan.command import ray_start
 from saf_env.plan.model import ClusterPlan, NodePlan
 from saf_env.runtimes.base import Died, Found, Started, by_node
@@ -233,11 +232,10 @@ class Lifecycle:
             self._start_natives([head], runs)
         if containers := [node for node in missing if node.kind == "container"]:
             self._tell(containers)
-            token = token_path(plan.home, plan.name)
             for node in containers:
                 # An engine that goes away in the middle may have made them: `down` must look.
                 self._record_start(Started(node.name, runs[node.name], 0, "", node.host))
-            for started in self._hosts.start_containers(plan, containers, runs, token):
+            for started in self._hosts.start_containers(plan, containers, runs):
                 self._record_start(started)
         if head in natives:
             self._wait_for_head()

@@ -51,8 +51,9 @@ def prepare(
         if not ready(environment):
             refuse_in_use(project, environment)
         ensure_environment(environment, project.uv, step)
-    for image in {n.image.key: n.image for n in plan.containers if n.image}.values():
-        make_image(project, image, step)
+    for host, image in images(plan):
+        if not only or any(node.name in only for node in plan.on(host)):
+            make_image(project, host, image, step)
     lines = name_lines(project)
     if not lines:
         return False
@@ -75,26 +76,54 @@ def _refuse_engine(project: Project, ignore: Collection[str], only: Collection[s
     Raises:
         PreflightError: a container that is to start could not be built, or not be run.
     """
-    plan, engine = project.plan, project.engine
+    plan, hosts = project.plan, project.hosts()
     nodes = [node for node in plan.containers if not only or node.name in only]
-    images = {node.image.key: node.image for node in nodes if node.image}
-    if not images:
+    wanted = [(n.host, n.image) for n in nodes if n.image]
+    if not wanted:
         return
     from saf_env.cluster.gate import check, refuse_failed
     from saf_env.provision.images import built
 
-    if not engine.answers() or not all(built(image, engine) for image in images.values()):
-        refuse_failed(check(project, nodes, only=OF_ENGINE, ignore=ignore))
+    def lacks(host: str, image: ImagePlan) -> bool:
+        engine = hosts[host].engine
+        return not engine.answers() or not built(image, engine)
+
+    doubtful = {host for host, image in wanted if lacks(host, image)}
+    if doubtful:
+        suspects = [node for node in nodes if node.host in doubtful]
+        found = check(project, suspects, only=OF_ENGINE, ignore=ignore)
+        # Of a host that has nothing yet, little is known beside its engine; the gate judges it all.
+        bare = {node.name for node in suspects if not plan.host_of(node).here}
+        refuse_failed([f for f in found if f.level == "fail" or f.node not in bare])
 
 
-def make_image(project: Project, image: ImagePlan, step: Notify, *, rebuild: bool = False) -> None:
-    """Build an image unless it is there, and remove those of earlier locks."""
-    from saf_env.provision.images import built, ensure_image, prune
+def images(plan: ClusterPlan) -> list[tuple[str, ImagePlan]]:
+    """The images that hosts need, this machine's first: others may be sent what it has."""
+    found = {(n.host, n.image.key): n.image for n in plan.containers if n.image}
+    ordered = sorted(found.items(), key=lambda item: not plan.hosts[item[0][0]].here)
+    return [(host, image) for (host, _), image in ordered]
 
-    engine, cluster = project.engine, project.plan.folder.name
-    if rebuild or not built(image, engine):
+
+def make_image(
+    project: Project, host: str, image: ImagePlan, step: Notify, *, rebuild: bool = False
+) -> None:
+    """Let a host have an image, unless it has, and remove those of earlier locks there.
+
+    What this machine's engine can build is built here, once for all hosts, and sent to them: they
+    need no way to a registry or a package index. Else the host's own engine builds it.
+    """
+    from saf_env.provision.images import builds_for, built, ensure_image, prune, send_image
+
+    engine, cluster = project.hosts()[host].engine, project.plan.folder.name
+    if not rebuild and built(image, engine):
+        return
+    here = project.engine
+    if not project.plan.hosts[host].here and builds_for(image, here):
+        ensure_image(image, cluster, project.uv, here, step)
+        send_image(image, here, engine, step)
+    else:
         ensure_image(image, cluster, project.uv, engine, step, rebuild=rebuild)
-        prune(image, cluster, engine)
+    prune(image, cluster, engine)
 
 
 def forget_names(project: Project) -> None:

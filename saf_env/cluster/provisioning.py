@@ -16,6 +16,8 @@ from saf_env.provision.folders import Notify
 from saf_env.provision.survey import Survey, refusals, survey
 from saf_env.transports.base import FileTransport
 
+_PATH = {"PATH": "/usr/bin:/bin"}
+
 _DIGEST = '[ ! -f "$1" ] || { chmod 600 "$1"; sha256sum <"$1" 2>/dev/null || shasum -a 256 <"$1"; }'
 
 
@@ -59,19 +61,26 @@ def provision_hosts(
 
     def make(host: Host) -> None:
         name, way = host.plan.name, cast(FileTransport, host.transport)
-        if todo[name]:
+        if todo[name] or not _has_python(host):
             from saf_env.provision.remote import Provisioner
 
             for environment in todo[name]:
                 refuse_in_use(project, environment, host.plan, running)
             home = seen[name].login / host.plan.home
             provisioner = Provisioner(host.plan, home, way, project.uv, step)
-            provisioner.make(todo[name], rebuild=rebuild is not None)
+            interpreter, uv_version = plan.interpreters[name], plan.driver.uv_version
+            provisioner.make(interpreter, uv_version, todo[name], rebuild=rebuild is not None)
         _hand_token(project, host.plan, way)
 
     _, lost = hosts.ask(wanted, make)
     refuse_lost(lost)
     return {(name, environment.key) for name, made in todo.items() for environment in made}
+
+
+def _has_python(host: Host) -> bool:
+    """Whether it has the Python by which it is looked at."""
+    seen = host.transport.run(["test", "-x", str(host.python)], env=_PATH, timeout=30.0)
+    return seen.ok
 
 
 def _todo(
@@ -109,8 +118,6 @@ def _hand_token(project: Project, host: HostPlan, way: FileTransport) -> None:
     name = project.plan.name
     source, target = token_path(project.home, name), token_path(host.home, name)
     data = source.read_bytes()
-    seen = way.run(
-        ["sh", "-c", _DIGEST, "sh", str(target)], env={"PATH": "/usr/bin:/bin"}, timeout=30.0
-    )
+    seen = way.run(["sh", "-c", _DIGEST, "sh", str(target)], env=_PATH, timeout=30.0)
     if seen.stdout.split(" ")[0] != hashlib.sha256(data).hexdigest():
         way.put(data, str(target), mode=0o600, timeout=60.0)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from saf_env.errors import NoProgramError
 from saf_env.plan.model import ClusterPlan, NodePlan
 from saf_env.runtimes.base import Died, Found, Started
 from saf_env.runtimes.compose import ComposeRuntime, Watch, recorded_here
@@ -35,15 +36,11 @@ class Runtimes:
         self.compose = compose
 
     def start_containers(
-        self,
-        plan: ClusterPlan,
-        nodes: Sequence[NodePlan],
-        runs: Mapping[str, str],
-        token: Path,
+        self, plan: ClusterPlan, nodes: Sequence[NodePlan], runs: Mapping[str, str]
     ) -> list[Started]:
         """See :meth:`saf_env.runtimes.compose.ComposeRuntime.start`."""
         assert self.compose is not None
-        return self.compose.start(plan, nodes, runs, token)
+        return self.compose.start(plan, nodes, runs)
 
     def refuse_silence(self, recorded: Sequence[Started]) -> None:
         """Raise BringUpError when nobody can tell which of the ``recorded`` containers run."""
@@ -52,8 +49,13 @@ class Runtimes:
 
     def find(self, recorded: Sequence[Started] = ()) -> list[Found]:
         """What runs of the cluster's nodes, of whichever kind."""
-        found = self.native.find(_native(recorded))
-        return found + (self.compose.find() if self.compose else [])
+        inside = self.compose.find() if self.compose else []
+        try:
+            return self.native.find(_native(recorded)) + inside
+        except NoProgramError:  # nothing native was ever there
+            if not inside:
+                raise
+            return inside
 
     def stop(
         self, names: Sequence[str], recorded: Sequence[Started] = (), *, head: bool = False
@@ -68,7 +70,11 @@ class Runtimes:
             if self.compose:
                 stopped += self.compose.stop(names, recorded)
         finally:
-            stopped += self.native.stop(names, _native(recorded), head=head)
+            try:
+                stopped += self.native.stop(names, _native(recorded), head=head)
+            except NoProgramError:  # nothing native was ever there
+                if not stopped:
+                    raise
         return sorted({*stopped})
 
     def watch(self, started: Sequence[tuple[Started, NodePlan]], seconds: float) -> Deaths:

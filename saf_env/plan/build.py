@@ -41,9 +41,6 @@ _FIXED_PORTS = 12
 NO_ENGINE = "no Docker engine answers on this machine"
 """Why a container node of this machine runs natively."""
 
-NOT_THERE = "this version runs containers on its own machine only"
-"""As :data:`NO_ENGINE`, of other hosts."""
-
 ENGINE_ELSEWHERE = "the Docker engine in use is on another machine"
 """As :data:`NO_ENGINE`."""
 
@@ -91,6 +88,11 @@ def build(
         for index, node in enumerate(_ordered(spec))
     )
     driver = lock.toolchains["driver"]
+    interpreters = {
+        node.host: found
+        for node in reversed(spec.nodes)
+        if (found := lock.toolchains[node.name].interpreters.get(hosts[node.host].platform))
+    }
     return ClusterPlan(
         name=spec.name,
         home=home,
@@ -99,6 +101,7 @@ def build(
         lock_sha256=lock.sha256,
         hosts=hosts,
         nodes=nodes,
+        interpreters=interpreters,
         driver=_environment(lock, home, "driver", driver.interpreters[driver.platforms[0]]),
         tailscale=spec.tailscale,
     )

@@ -39,10 +39,13 @@ class Handed:
     Attributes:
         user: ``uid:gid`` that they run as: the owner of ``token``.
         token: file with the cluster's token, absolute, 0400 or 0600.
+        auth_key: file with the key by which sidecars log in to the tailnet for the first time; None
+            where there are none.
     """
 
     user: str
     token: Path
+    auth_key: Path | None = None
 
 
 def rendered(
@@ -65,7 +68,8 @@ def rendered(
     if tailnet:
         assert plan.tailscale is not None, "the plan does not say how to get into the tailnet"
         services |= {sidecar(node.name): _sidecar(plan, node, plan.tailscale) for node in tailnet}
-        secrets["tailscale"] = {"file": _literal(str(auth_key(plan.home, plan.tailscale)))}
+        assert handed.auth_key is not None, "nobody has handed over the tailnet's key"
+        secrets["tailscale"] = {"file": _literal(str(handed.auth_key))}
         # Made before, and not by Compose, whose `down` would remove them.
         value["volumes"] = {
             sidecar(node.name): {"name": state_volume(plan.folder.name, node), "external": True}
@@ -82,11 +86,6 @@ def services_of(node: NodePlan) -> list[str]:
 def state_volume(cluster_id: str, node: NodePlan) -> str:
     """The volume with who a sidecar is in its tailnet: a new one would get another address."""
     return f"{cluster_id}-{sidecar(node.name)}"
-
-
-def auth_key(home: Path, tailscale: TailscaleSpec) -> Path:
-    """Where the key lies by which sidecars log in for the first time."""
-    return home / tailscale.auth_key_file
 
 
 def _service(plan: ClusterPlan, node: NodePlan, run: str, handed: Handed) -> dict[str, Any]:

@@ -174,6 +174,8 @@ class ClusterPlan:
         lock_sha256: digest of the lock it was made from.
         hosts: every host by name.
         nodes: the head first, then the workers in the cluster file's order.
+        interpreters: the locked CPython of a host's own platform by its name; a Mac that only has
+            containers has none.
         driver: the environment of the test driver, on this machine.
         tailscale: how container nodes get into the tailnet, as in the cluster file.
     """
@@ -185,6 +187,7 @@ class ClusterPlan:
     lock_sha256: str
     hosts: Mapping[str, HostPlan]
     nodes: tuple[NodePlan, ...]
+    interpreters: Mapping[str, Interpreter]
     driver: EnvironmentPlan
     tailscale: TailscaleSpec | None = None
 

@@ -36,6 +36,9 @@ _REMOVING = 120.0
 _KEPT = 2
 """Images of earlier locks that stay, for each environment and platform; each may have 1 GB."""
 
+# What cannot be saved is no image, so `docker load` fails too.
+_SEND = 'docker save -- "$2" | DOCKER_CONTEXT= DOCKER_HOST="$1" docker load --quiet'
+
 _STEP = re.compile(r"#(\d+) (?:\d+\.\d+ )?(.*)")
 _OURS = "saf-env: "
 
@@ -114,6 +117,27 @@ def prune(image: ImagePlan, cluster: str, engine: Engine) -> None:
         ours = [tag for tag in listed.stdout.split() if tag.startswith(series)]
         for tag in [tag for tag in ours if tag != image.tag][_KEPT:]:
             engine.run("image", "rm", tag, timeout=_REMOVING)
+
+
+def builds_for(image: ImagePlan, engine: Engine) -> bool:
+    """Whether ``engine`` answers, and is of the image's platform: others emulate, slowly."""
+    return engine.architecture() == PLATFORMS[image.environment.interpreter.platform].docker
+
+
+def send_image(image: ImagePlan, source: Engine, target: Engine, notify: Notify) -> None:
+    """Copy an image that ``source`` has to ``target``.
+
+    Raises:
+        HostUnreachableError: the target's host cannot be reached.
+        ToolchainError: the image has not arrived.
+    """
+    host = target.transport.host
+    size = (_inspect(image.tag, source) or {}).get("Size", 0)
+    notify(f"sending the image {image.tag} to {host}, {size / 1e9:.1f} GB")
+    argv = ["sh", "-c", _SEND, "sh", target.variables()["DOCKER_HOST"], image.tag]
+    done = target.transport.run(argv, env=source.variables(), timeout=_SECONDS)
+    if not built(image, target):
+        raise _failure(f"load the image {image.tag}, which was sent,", done)
 
 
 def image_id(tag: str, engine: Engine) -> str | None:

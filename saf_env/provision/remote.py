@@ -108,17 +108,31 @@ class Provisioner:
         self._uv = uv
         self._step = step
 
-    def make(self, environments: Sequence[EnvironmentPlan], *, rebuild: bool = False) -> None:
-        """Make ``environments``, all of one interpreter; ``rebuild`` those that are there anew.
+    def make(
+        self,
+        interpreter: Interpreter,
+        uv_version: str,
+        environments: Sequence[EnvironmentPlan],
+        *,
+        rebuild: bool = False,
+    ) -> None:
+        """Make the Python by which the host is looked at, and environments.
+
+        Args:
+            interpreter: of all of them.
+            uv_version: of the uv that installs them.
+            environments: none where the host only has containers.
+            rebuild: make those that are there anew.
 
         Raises:
             HostUnreachableError: the connection was lost; running it again goes on.
             ToolchainError: something cannot be had there exactly as locked.
         """
-        binary = self._send_uv(environments[0].uv_version)
-        interpreter = environments[0].interpreter
+        binary = self._send_uv(uv_version)
         pack = self._send_interpreter(interpreter)
         python = self._boot(pack or interpreter, binary)
+        if not environments:
+            return
         code = self._send_code(python)
 
         def ask(**settings: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ import os
 import re
 import tarfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,13 @@ from saf_env.plan.compose import (
     LABEL_ROLE,
     LABEL_RUN,
     LABEL_SIDECAR,
-    auth_key,
+    Handed,
     rendered,
     services_of,
     state_volume,
 )
 from saf_env.plan.model import ClusterPlan, NodePlan
 from saf_env.provision.folders import write_atomically
-from saf_env.provision.handing import check_key, hand_over
 from saf_env.runtimes import agent
 from saf_env.runtimes.base import Died, Found, Started
 from saf_env.spec.model import sidecar
@@ -47,8 +46,11 @@ _AGENT = Path(agent.__file__)
 _COMPOSE_SECONDS = 180.0
 _POLL_SECONDS = 0.3
 
-_GONE = re.compile(r"No such (container|network)|network \S+ not found|already in progress")
-"""What Docker says of something that somebody else removes, or has removed."""
+_GONE = re.compile(
+    r"No such (container|network|image|volume)|network \S+ not found|already in progress|"
+    r"image is (being used|referenced)"
+)
+"""What Docker says of something that somebody else removes, has removed, or needs."""
 
 
 class ComposeRuntime:
@@ -57,20 +59,21 @@ class ComposeRuntime:
     Args:
         engine: of the host.
         cluster_id: marks the containers, and names the compose project.
-        place: the cluster's folder under ``.saf`` on the host.
+        file: the compose file, on this machine.
+        hand: hands the token over to the containers, and, if its argument is a file, a tailnet's
+            key; see :mod:`saf_env.provision.handing`.
     """
 
-    def __init__(self, engine: Engine, cluster_id: str, place: Path) -> None:
+    def __init__(
+        self, engine: Engine, cluster_id: str, file: Path, hand: Callable[[Path | None], Handed]
+    ) -> None:
         self._engine = engine
         self._id = cluster_id
-        self._place = place
+        self._file = file
+        self._hand = hand
 
     def start(
-        self,
-        plan: ClusterPlan,
-        nodes: Sequence[NodePlan],
-        runs: Mapping[str, str],
-        token: Path,
+        self, plan: ClusterPlan, nodes: Sequence[NodePlan], runs: Mapping[str, str]
     ) -> list[Started]:
         """Start ``nodes``, all at once, and return when their containers run.
 
@@ -78,7 +81,6 @@ class ComposeRuntime:
             plan: their cluster.
             nodes: which to start.
             runs: the run word of every container node of the plan, also of those that run.
-            token: file with the cluster's token.
 
         Raises:
             BringUpError: the engine or Compose refuses, others can read a tailnet's key, or the
@@ -86,11 +88,10 @@ class ComposeRuntime:
         """
         self._refuse_strangers()
         tailnet = [node for node in nodes if node.network == "tailscale"]
-        if tailnet and plan.tailscale is not None:
-            check_key(auth_key(plan.home, plan.tailscale))
-        file = self._place / "compose.json"
-        known = tuple(node for node in plan.containers if node.name in runs)
-        write_atomically(file, rendered(plan, known, runs, hand_over(token, self._place)))
+        known = tuple(n for n in plan.on(nodes[0].host) if n.kind == "container" and n.name in runs)
+        needs_key = any(node.network == "tailscale" for node in known)
+        key = plan.home / plan.tailscale.auth_key_file if needs_key and plan.tailscale else None
+        write_atomically(self._file, rendered(plan, known, runs, self._hand(key)))
         names = [node.name for node in nodes]
         for node in tailnet:
             self._make_volume(state_volume(self._id, node), node.name)
@@ -99,7 +100,7 @@ class ComposeRuntime:
         arguments = ["up", "--detach", "--no-deps", "--no-build"]
         # Anonymous volumes anew: an old session would be mistaken for this one's.
         arguments += ["--force-recreate", "--renew-anon-volumes", *services]
-        result = self._compose(file, *arguments)
+        result = self._compose(*arguments)
         if not result.ok:
             said = self._sidecars_say(names) if tailnet else ""
             raise unwell(result, f"cannot start {', '.join(names)}{said}")
@@ -134,6 +135,25 @@ class ComposeRuntime:
         if last and (networks := self._networks()):
             self._act(what, "network", "rm", *networks)
         return stopped
+
+    def purge(self) -> None:
+        """Remove what outlives the containers: images of ours, and who the cluster's sidecars are.
+
+        An image may have been built for another cluster first, so those that no container has are
+        removed, whoever's they are: they can be made again.
+
+        Raises:
+            BringUpError: something cannot be removed.
+        """
+        if not self._engine.answers():
+            return
+        ours = f"label={LABEL_CLUSTER}"
+        listed = self._engine.run("image", "ls", "--filter", ours, "--quiet")
+        if images := list(dict.fromkeys(listed.stdout.split())):
+            self._act("cannot remove the images", "image", "rm", *images)
+        listed = self._engine.run("volume", "ls", "--filter", f"{ours}={self._id}", "--quiet")
+        if volumes := listed.stdout.split():
+            self._act("cannot remove the volumes", "volume", "rm", *volumes)
 
     def answers(self, recorded: Sequence[Started], names: Sequence[str] = ()) -> bool:
         """Whether the engine can tell what runs of the containers of ``names``, or of all.
@@ -300,8 +320,8 @@ class ComposeRuntime:
                 "cluster another name in the cluster file",
             )
 
-    def _compose(self, file: Path, *arguments: str) -> CommandResult:
-        project = ("--project-name", self._id, "--file", str(file), "--progress", "plain")
+    def _compose(self, *arguments: str) -> CommandResult:
+        project = ("--project-name", self._id, "--file", str(self._file), "--progress", "plain")
         return self._engine.run("compose", *project, *arguments, timeout=_COMPOSE_SECONDS)
 
 

@@ -125,6 +125,19 @@ class FileTransport(Transport, Protocol):
         """End the connection; the next call opens a new one."""
         ...
 
+    def forward(self, here: Path, there: str) -> None:
+        """Make a socket of that host one of this machine, for as long as the connection lasts.
+
+        Args:
+            here: where it is to be: in a private folder, and at most 103 bytes long.
+            there: its path on the host, absolute.
+
+        Raises:
+            BringUpError: the host does not allow it.
+            HostUnreachableError: the host cannot be reached.
+        """
+        ...
+
     def put(self, source: Path | bytes, target: str, *, mode: int = 0o600, timeout: float) -> None:
         """Write a file there: whole, or not at all. A file that was there is replaced.
 

@@ -10,6 +10,7 @@ import contextlib
 import io
 import itertools
 import os
+import socket
 import subprocess
 import threading
 import time
@@ -140,6 +141,20 @@ class SshTransport:
             raise BringUpError(
                 f"{self.host}: cannot write {target}: {done.tail(3)}",
                 hint="free some space on that disk, or choose a folder that this user may write to",
+            )
+
+    def forward(self, here: Path, there: str) -> None:
+        """See :meth:`saf_env.transports.base.FileTransport.forward`."""
+        self._connect()
+        with self._connecting:
+            if _is_listened_on(here):
+                return
+            done = self._client.forward(here, there)
+        if not done.ok:
+            raise BringUpError(
+                f"{self.host}: {there} cannot be forwarded: {done.tail(3)}",
+                hint="its sshd has to allow it: AllowStreamLocalForwarding yes (the default) in "
+                "sshd_config",
             )
 
     def close(self) -> None:
@@ -343,6 +358,12 @@ class SshCommand:
 
 def _nothing() -> None:
     """Give no room back, where none was taken."""
+
+
+def _is_listened_on(path: Path) -> bool:
+    """Whether somebody accepts connections at a socket of this machine."""
+    with socket.socket(socket.AF_UNIX) as trial:
+        return trial.connect_ex(str(path)) == 0
 
 
 def _writer(stream: int) -> Sink:

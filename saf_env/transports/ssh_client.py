@@ -28,6 +28,7 @@ FORCED = (
     "ControlMaster=auto",
     "ControlPersist=60",  # ends what outlives us
     "ClearAllForwardings=yes",
+    "StreamLocalBindUnlink=yes",  # the socket of a connection that was lost is in nobody's way
     "Tunnel=no",
     "PermitLocalCommand=no",
     "RemoteCommand=none",
@@ -124,6 +125,16 @@ class SshClient:
         except (CommandTimeoutError, ToolchainError):
             return ""
         return next((word for word in shown.split() if word.startswith("SHA256:")), "")
+
+    def forward(self, here: Path, there: str) -> CommandResult:
+        """Let the shared connection, which there must be, lead from ``here`` to ``there``.
+
+        The user's configuration is left out: what it forwards is none of our business.
+        """
+        path = f"-oControlPath={self.settings()['controlpath'].replace('%', '%%')}"
+        way = ["-L", f"{here}:{there}"]
+        host = self.target.destination
+        return self._run(["ssh", "-F", "none", "-O", "forward", path, *way, "--", host])
 
     def exit(self) -> None:
         """End the shared connection, and what still runs over it."""

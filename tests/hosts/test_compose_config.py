@@ -107,7 +107,7 @@ def test_compose_takes_it_as_it_is_meant(
     monkeypatch.setattr(compose, "TEMPLATE", home / compose.TEMPLATE.name)
     plan = planned(home, network)
     runs = {node.name: "word" for node in plan.containers}
-    handed = compose.Handed("1000:1000", home / "token")
+    handed = compose.Handed("1000:1000", home / "token", home / "a key of $USER")
     file = home / "compose.json"
     file.write_text(compose.rendered(plan, plan.containers, runs, handed), encoding="utf-8")
 

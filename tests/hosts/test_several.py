@@ -7,22 +7,19 @@ import os
 import pwd
 import signal
 import socket
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
 import pytest
 
-from saf_env.plan.build import folder_of
 from tests.hosts.clusters import HEAD, last_json
 from tests.hosts.machines.accounts import Account
 from tests.hosts.machines.machine import Machine
 from tests.hosts.machines.ssh import Entry, installed
 from tests.hosts.machines.yard import Yard
-from tests.projects import Process, Project, eventually
+from tests.hosts.several import PLACES, Several, refused
+from tests.projects import eventually
 
-PORT = 32000
 READY = dict.fromkeys(("alpha-head", "alpha-linux", "beta-mlx", "gamma"), "ready")
 FILE = """
 [hosts.alpha]
@@ -68,51 +65,6 @@ ROOTS = pwd.getpwnam("root").pw_dir
 HOME = {"beta": f"{ROOTS}/.saf-env/several", "gamma": "/home/anna b/ray node"}
 
 
-class Several(Project):
-    """A project whose hosts are this machine and those of a yard."""
-
-    @property
-    def cluster_id(self) -> str:
-        head = json.loads((self.home / "addresses.json").read_text(encoding="utf-8"))["alpha"]
-        return folder_of(f"{head}:{PORT}", self.name).name
-
-    def processes(self) -> list[Process]:
-        """As everywhere, less the connections that ssh keeps for a while."""
-        return [p for p in super().processes() if not p.argv[0].startswith("ssh: ")]
-
-    def driver(self, code: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
-        """Run Python as a user's driver on this machine does."""
-        plan = self.plan()
-        variables = {
-            "PATH": "/usr/bin:/bin",
-            "HOME": os.environ["HOME"],
-            "RAY_ADDRESS": plan["address"],
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str(self.state / "token"),
-        }
-        return subprocess.run(
-            [str(Path(plan["driver"]["path"]) / "bin" / "python"), "-c", CONNECT + code],
-            env=variables,
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-        )
-
-
-CONNECT = """
-import json, os, ray, socket, time
-ray.init(_node_ip_address=os.environ["RAY_ADDRESS"].rpartition(":")[0], logging_level="ERROR",
-         log_to_driver=False)
-"""
-PLACES = """
-where = ray.remote(num_cpus=0)(lambda: socket.gethostname())
-names = [n["Labels"]["saf-node"] for n in ray.nodes() if n["Alive"]]
-found = [where.options(resources={"saf_node_" + n: 0.01}).remote() for n in names]
-print(json.dumps(dict(zip(names, ray.get(found, timeout=60)))))
-"""
-
-
 @pytest.fixture(scope="module")
 def beta(machine_yard: Yard) -> Machine:
     """Without Python; root logs in."""
@@ -131,11 +83,10 @@ def project(
     machine_yard: Yard, beta: Machine, gamma: Machine, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Several]:
     """The project on this machine; nothing of it was ever started."""
-    made = Several(tmp_path_factory.mktemp("several"), name="several")
-    addresses = {"alpha": machine_yard.network.gateway, "beta": beta.address}
-    addresses["gamma"] = gamma.address
-    (made.home / "addresses.json").write_text(json.dumps(addresses), encoding="utf-8")
-    text = HEAD.format(name="several", port=PORT).replace("[hosts.here]\n", "")
+    alpha = machine_yard.network.gateway
+    made = Several(tmp_path_factory.mktemp("several"), name="several", head=alpha, port=32000)
+    addresses = {"alpha": alpha, "beta": beta.address, "gamma": gamma.address}
+    text = HEAD.format(name="several", port=made.port).replace("[hosts.here]\n", "")
     made.file.write_text(text + FILE.format(**addresses), encoding="utf-8")
     with installed(machine_yard.ssh_config(Entry(beta), Entry(gamma, port=2222))):
         made.ok("lock")
@@ -157,15 +108,6 @@ def up(project: Several) -> Several:
 def down(project: Several) -> Several:
     project.ok("down")
     return project
-
-
-def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
-    """A refusal has its exit code, says what is wrong and where, and what to do."""
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "what to do:" in done.stderr
-    assert "Traceback" not in done.stderr
-    for word in words:
-        assert word in done.stderr, done.stderr
 
 
 # From nothing
@@ -370,7 +312,9 @@ def test_a_host_that_nobody_knows(down: Several) -> None:
 def test_a_head_that_has_moved_in_the_cluster_file(up: Several) -> None:
     """The cluster is still found, and stopped, where it was started."""
     text = up.file.read_text(encoding="utf-8")
-    up.file.write_text(text.replace(f"port = {PORT}", f"port = {PORT + 1000}"), encoding="utf-8")
+    up.file.write_text(
+        text.replace(f"port = {up.port}", f"port = {up.port + 1000}"), encoding="utf-8"
+    )
     try:
         refused(up.saf_env("up"), 6, "another address or port of its head", "saf-env down")
         assert "stopped: alpha-head, alpha-linux, beta-mlx, gamma" in up.ok("down")

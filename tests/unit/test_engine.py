@@ -179,6 +179,7 @@ def test_facts_of_a_whole_engine(
     answers = {
         "docker info": result(json.dumps({**INFO, "KernelVersion": os.uname().release})),
         "docker context": result("unix:///var/run/docker.sock\n"),
+        "uname -r": result(f"{os.uname().release}\n"),
         "df -P": disk,
     }
     whole = engine(tmp_path, ["docker", "docker-compose"], answers)

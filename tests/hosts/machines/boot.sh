@@ -2,7 +2,7 @@
 # Process 1 of a machine, up to where its own file system begins; in new namespaces already.
 #     boot.sh HOSTNAME LAYERS SHM_SIZE FOLDER
 # LAYERS are lower layers of overlayfs, relative to the working directory: a path may hold what overlayfs
-# separates by. FOLDER has upper/, work/ and root/; the number of this process out there goes to FOLDER/pid.
+# separates by. FOLDER has upper/, work/, disk/ and root/; the number of this process out there goes to FOLDER/pid.
 set -eu
 
 hostname=$1 layers=$2 shm=$3 folder=$4
@@ -38,6 +38,9 @@ ln -s /proc/self/fd dev/fd
 ln -s fd/0 dev/stdin
 ln -s fd/1 dev/stdout
 ln -s fd/2 dev/stderr
+# What an engine keeps lies on the real disk: overlayfs takes no layer that lies in another overlayfs.
+mkdir -p var/lib/docker
+mount --bind "$folder/disk" var/lib/docker
 # The id of the kernel's boot is that of the machine's; what is in /tmp does not outlive a boot.
 cat proc/sys/kernel/random/uuid >run/boot-id
 mount --bind run/boot-id proc/sys/kernel/random/boot_id

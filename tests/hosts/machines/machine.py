@@ -234,6 +234,10 @@ class Machine:
     def read(self, path: str) -> str:
         return self.run(["cat", "--", path]).stdout
 
+    def outside(self, path: str) -> Path:
+        """Where the root namespace finds a file or a socket of it."""
+        return Path(f"/proc/{self._init}/root{path.replace('/var/run', '/run')}")
+
     def hosts_line(self, address: str, *names: str) -> None:
         """Let it know ``names`` as ``address`` by its ``/etc/hosts``."""
         line = f"{address} {' '.join(names)}\n"

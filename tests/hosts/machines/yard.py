@@ -81,7 +81,7 @@ class Yard:
         assert name not in self.machines
         number = len(self.machines) + 1
         folder = self.folder / name
-        for part in (".", "upper", "work", "root"):
+        for part in (".", "upper", "work", "disk", "root"):
             (folder / part).mkdir()
             (folder / part).chmod(0o755)
         host_key = make_key(folder / "host_key")

@@ -47,7 +47,7 @@ def plan(workshop: Any, tmp_path: Path) -> ClusterPlan:
     folder = tmp_path / "saf-1"
     host = HostPlan(node.host, node.address, node.platform, "", None, workshop.home)
     hosts = {node.host: host}
-    return ClusterPlan("local", workshop.home, folder, "x:1", "", hosts, (node,), environment)
+    return ClusterPlan("local", workshop.home, folder, "x:1", "", hosts, (node,), {}, environment)
 
 
 def look(plan: ClusterPlan, workshop: Any) -> dict[str, Any]:

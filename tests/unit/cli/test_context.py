@@ -7,15 +7,22 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from saf_env.cli.context import Context
+from saf_env.cluster.hosts import Host, Hosts
+from saf_env.cluster.runtimes import Runtimes
 from saf_env.cluster.state import ClusterState, write
+from saf_env.engine import Engine
+from saf_env.errors import HostUnreachableError
 from saf_env.lock.model import Lock
+from saf_env.plan.model import HostPlan
 from saf_env.runtimes import agent
 from saf_env.runtimes.base import Started
 from saf_env.spec.model import ClusterSpec
+from saf_env.transports.base import Transport
 
 
 def context(home: Path, spec: ClusterSpec, lock: Lock, *, answers: bool) -> Context:
@@ -58,20 +65,34 @@ def test_this_machines_engine_decides_for_this_machine(
     spec: ClusterSpec, lock: Lock, tmp_path: Path, answers: bool, kind: str
 ) -> None:
     made = context(tmp_path, spec, with_base(lock), answers=answers)
-    assert made.has_containers
     assert made.plan.node("linux").kind == kind
     assert asked(made) == 1
 
 
-def test_it_is_not_asked_for_another_host(spec: ClusterSpec, lock: Lock, tmp_path: Path) -> None:
+@pytest.mark.parametrize("answers", [True, False, None])
+def test_for_another_host_its_own_engine_is_asked(
+    spec: ClusterSpec, lock: Lock, tmp_path: Path, answers: bool | None
+) -> None:
+    """One that cannot be reached is told later, and is planned as the cluster file says."""
+
+    def answer() -> bool:
+        if answers is None:
+            raise HostUnreachableError("there: it is gone")
+        return answers
+
     here = replace(spec.hosts["here"], address="100.64.0.1")
     there = replace(here, name="there", address="100.64.0.2", ssh="there")
     nodes = tuple(replace(n, host="there") if n.name == "linux" else n for n in spec.nodes)
     several = replace(spec, hosts={"here": here, "there": there}, nodes=nodes)
     made = context(tmp_path, several, with_base(lock), answers=False)
-    assert not made.has_containers
-    assert made.plan.node("linux").kind == "native"
-    assert "on its own machine only" in made.plan.node("linux").fallback_reason
+    engine = cast(Engine, SimpleNamespace(answers=answer, is_here=lambda: True))
+    place = HostPlan("there", "100.64.0.2", "linux-x86_64", "there", None, Path("x"))
+    host = Host(place, cast(Transport, None), cast(Runtimes, None), engine, Path())
+    hosts = Hosts({"there": host}, Path("/tmp/saf-1"), {}, "here")
+    vars(made).update(here="here", _connections=SimpleNamespace(hosts=lambda *_: hosts))
+    linux = made.plan.node("linux")
+    assert linux.kind == ("native" if answers is False else "container")
+    assert ("no Docker engine answers on there" in linux.fallback_reason) == (answers is False)
     assert asked(made) == 0
 
 

@@ -26,6 +26,13 @@ from saf_env.provision import images
 BASE = "sha256:" + "1" * 64
 
 
+class Made(SimpleNamespace):
+    """Hosts, of which each has an engine."""
+
+    def __getitem__(self, name: str) -> Any:
+        return SimpleNamespace(engine=None)
+
+
 class Fake:
     """A project in a folder, with ``running`` nodes, that writes down what is made."""
 
@@ -52,7 +59,7 @@ class Fake:
             return ["here"] if changed else [], {"here": refused} if refused else {}
 
         found = [SimpleNamespace(node=name) for name in self.running]
-        return SimpleNamespace(look=lambda _: (found, {}), write_names=write)
+        return Made(look=lambda _: (found, {}), write_names=write)
 
     def make(self, what: Any, *_: object, rebuild: bool) -> bool:
         self.made.append((what.tag if isinstance(what, ImagePlan) else what.key, rebuild))
@@ -111,7 +118,7 @@ def test_all_of_a_fresh_clone_is_mended_and_told_before(project: Fake) -> None:
         "mending packages-locked, advertised-name, token, image-present",
         "made the token",
         f"wrote to /etc/hosts of here, until `saf-env down`: {line}",
-        f"building the image {tag}",
+        f"making the image {tag}",
         f"making the environment {env} anew",
     ]
     assert project.made == [(tag, False), (env, True)]
@@ -141,7 +148,7 @@ def test_names(project: Fake, names: tuple[bool, str], told: str, level: Level) 
 def test_an_image_with_other_files_is_built_from_nothing(project: Fake) -> None:
     project.built = "sha256:1"
     told = project.fix(("packages-intact", project.box, "fail"))
-    assert told[1] == f"building the image {project.image.tag} anew"
+    assert told[1] == f"making the image {project.image.tag} anew"
     assert project.made == [(project.image.tag, True)]
 
 

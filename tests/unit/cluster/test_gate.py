@@ -15,6 +15,7 @@ from saf_env.cluster.gate import gather, refuse_failed
 from saf_env.cluster.hosts import Host, Hosts
 from saf_env.cluster.project import Project
 from saf_env.cluster.runtimes import Runtimes
+from saf_env.engine import Engine
 from saf_env.errors import PreflightError
 from saf_env.plan.model import ClusterPlan, NodePlan
 from saf_env.preflight.base import Finding
@@ -103,7 +104,8 @@ def test_facts_of_containers_are_joined_and_their_engine_is_asked_once(
     monkeypatch.setattr(gate, "container_facts", of_containers)
 
     def seen(*nodes: NodePlan) -> dict[str, dict[str, Any]]:
-        here = Host(plan.hosts["here"], cast(Transport, None), cast(Runtimes, None), Path())
+        way, runtime = cast(Transport, None), cast(Runtimes, None)
+        here = Host(plan.hosts["here"], way, runtime, cast(Engine, None), Path())
         hosts = Hosts({"here": here}, plan.folder, {}, "here")
         project = SimpleNamespace(plan=plan, uv=stalled_uv, engine=None, hosts=lambda: hosts)
         return gather(cast(Project, project), nodes, deep=True)

@@ -12,6 +12,7 @@ import pytest
 from saf_env.cluster.connect import this_host
 from saf_env.cluster.hosts import Host, Hosts
 from saf_env.cluster.runtimes import Runtimes
+from saf_env.engine import Engine
 from saf_env.errors import HostUnreachableError, NoProgramError
 from saf_env.plan.build import build
 from saf_env.plan.model import HostPlan
@@ -50,7 +51,9 @@ class Three:
         self.fakes = {h: Fake(h, [f"{h}-node"], self.log) for h in ("alpha", "beta", "gamma")}
         plans = {h: HostPlan(h, h, "linux-x86_64", h, None, Path(h)) for h in self.fakes}
         hosts = {
-            h: Host(plans[h], cast(Transport, None), cast(Runtimes, fake), Path())
+            h: Host(
+                plans[h], cast(Transport, None), cast(Runtimes, fake), cast(Engine, None), Path()
+            )
             for h, fake in self.fakes.items()
         }
         places = {f"{h}-node": h for h in self.fakes}

@@ -25,7 +25,7 @@ from saf_env.spec.model import ClusterSpec, TailscaleSpec
 
 HOME = Path("/a $HOME ${b}")
 IMAGE = "tailscale/tailscale@sha256:" + "1" * 64
-HANDED = Handed("1000:1000", HOME / "token")
+HANDED = Handed("1000:1000", HOME / "token", HOME / "secrets" / "key")
 
 
 def planned(spec: ClusterSpec, lock: Lock, **changes: Any) -> ClusterPlan:

@@ -88,6 +88,7 @@ def make_plan(*nodes: NodePlan) -> ClusterPlan:
         lock_sha256="c" * 64,
         hosts={n.host: host_of(n) for n in all_nodes},
         nodes=all_nodes,
+        interpreters={},
         driver=all_nodes[0].environment,
     )
 

@@ -12,7 +12,14 @@ import pytest
 
 from saf_env.engine import Engine
 from saf_env.errors import BringUpError
-from saf_env.plan.compose import LABEL_CLUSTER, LABEL_NODE, LABEL_ROLE, LABEL_RUN, LABEL_SIDECAR
+from saf_env.plan.compose import (
+    LABEL_CLUSTER,
+    LABEL_NODE,
+    LABEL_ROLE,
+    LABEL_RUN,
+    LABEL_SIDECAR,
+    Handed,
+)
 from saf_env.plan.model import ClusterPlan
 from saf_env.provision.handing import check_key
 from saf_env.runtimes.base import Started
@@ -65,7 +72,8 @@ class FakeEngine:
 
 
 def runtime(engine: FakeEngine) -> ComposeRuntime:
-    return ComposeRuntime(cast(Engine, engine), "saf-1", Path("/place"))
+    handed = Handed("1:1", Path("/token"))
+    return ComposeRuntime(cast(Engine, engine), "saf-1", Path("/compose.json"), lambda _: handed)
 
 
 def test_a_sidecar_is_no_node() -> None:
@@ -126,7 +134,7 @@ def test_a_compose_project_of_somebody_else_is_left_alone(
 ) -> None:
     engine = FakeEngine(NODE, container("x", **labels))
     with pytest.raises(BringUpError, match="not this cluster's: x-1") as caught:
-        runtime(engine).start(plan, [], {}, Path("/token"))
+        runtime(engine).start(plan, [], {})
     assert "docker rm --force x-1" in caught.value.hint
     assert engine.told == []
 
