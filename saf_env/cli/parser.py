@@ -195,6 +195,11 @@ def _look(commands: _Subcommands) -> None:
         metavar="N",
         help="the last N lines of each file (default: 20)",
     )
+    logs.add_argument(
+        "--bundle",
+        metavar="FILE",
+        help="write one archive with all logs, facts, findings, plan and versions, and no secret",
+    )
 
 
 def _count(text: str) -> int:

@@ -28,6 +28,7 @@ from saf_env.provision.context import packed
 from saf_env.provision.environments import marker_of
 from saf_env.provision.failures import OFFLINE, failed
 from saf_env.provision.folders import Notify, guard
+from saf_env.provision.interpreters import fetch_archive
 from saf_env.provision.pack import check_members, sha256
 from saf_env.provision.there import request
 from saf_env.provision.uv_binary import fetch_uv
@@ -130,7 +131,14 @@ class Provisioner:
         """
         binary = self._send_uv(uv_version)
         pack = self._send_interpreter(interpreter)
-        python = self._boot(pack or interpreter, binary)
+        try:
+            python = self._boot(pack or interpreter, binary)
+        except ToolchainError as error:
+            if pack or error.hint != OFFLINE:
+                raise
+            self._tell("it reaches no release server; sending it the interpreter")
+            pack = self._send_archive(interpreter, fetch_archive(interpreter, self._uv, self._tell))
+            python = self._boot(pack, binary)
         if not environments:
             return
         code = self._send_code(python)
@@ -207,16 +215,21 @@ class Provisioner:
             return None
         else:
             archive = self._uv.home / interpreter.url
-            name = f".saf/python/{archive.name}"
-            found = replace(interpreter, url=name)
             if not archive.is_file():
                 raise ToolchainError(
                     f"the interpreter archive {interpreter.url} is not in the project folder",
                     hint="put the file there, or lock with another source of Python",
                 )
-            check_members(archive)
+            return self._send_archive(interpreter, archive)
         self._send(archive, self._home / name, what=f"CPython {interpreter.version}")
         return found
+
+    def _send_archive(self, interpreter: Interpreter, archive: Path) -> Interpreter:
+        """The interpreter as the host has it once it was sent its archive."""
+        check_members(archive)
+        name = f".saf/python/{archive.name}"
+        self._send(archive, self._home / name, what=f"CPython {interpreter.version}")
+        return replace(interpreter, url=name)
 
     def _send_code(self, python: str) -> str:
         """saf-env's own files, unpacked on the host."""

@@ -67,6 +67,12 @@ class Mixed(Project):
         filters = [word for mark in marks for word in ("--filter", mark)]
         return docker("ps", "--quiet", "--no-trunc", *filters)
 
+    def volumes(self) -> set[str]:
+        """The volumes of its containers."""
+        show = "{{range .Mounts}}{{.Name}} {{end}}"
+        containers = [self.container(n["name"]) for n in self.plan()["nodes"] if n["image"]]
+        return set(docker("inspect", "--format", show, *containers).split())
+
     def begun(self, node: str) -> str:
         """When the engine has last started the container of ``node``."""
         return docker("inspect", "--format", "{{.State.StartedAt}}", self.container(node))

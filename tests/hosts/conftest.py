@@ -132,6 +132,14 @@ def an_engine() -> None:
         pytest.skip("no Docker engine answers: run `make engine base-image` (Debian, as root)")
 
 
+@pytest.fixture(scope="session")
+def cluster_images() -> Iterator[set[str]]:
+    """The images of clusters on this machine, which several modules use; gone after the last."""
+    made: set[str] = set()
+    yield made
+    docker("image", "rm", *made)
+
+
 @pytest.fixture(scope="module")
 def machine_yard() -> Iterator[machines.Yard]:
     """A network for other machines, without any yet; gone with all of them after the module."""

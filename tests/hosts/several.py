@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saf_env.plan.build import folder_of
+from tests.hosts import clusters
 from tests.projects import Process, Project
+
+HEAD = clusters.HEAD.replace("[hosts.here]\n", "")
 
 
 @dataclass(frozen=True)

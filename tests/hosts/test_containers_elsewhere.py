@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.hosts.clusters import HEAD, last_json
+from tests.hosts.clusters import last_json
 from tests.hosts.machines import engine
 from tests.hosts.machines.machine import Machine
 from tests.hosts.machines.ssh import Entry, installed
 from tests.hosts.machines.yard import Yard
-from tests.hosts.several import PLACES, Several, refused
+from tests.hosts.several import HEAD, PLACES, Several, refused
 from tests.projects import eventually
 
 READY = {"head": "ready", "beta-linux": "ready"}
@@ -60,7 +60,7 @@ def project(
     """The project on this machine; nothing of it was ever started."""
     alpha = machine_yard.network.gateway
     made = Several(tmp_path_factory.mktemp("elsewhere"), name="elsewhere", head=alpha, port=33000)
-    text = HEAD.format(name=made.name, port=made.port).replace("[hosts.here]\n", "")
+    text = HEAD.format(name=made.name, port=made.port)
     addresses = {"alpha": alpha, "beta": beta.address}
     made.file.write_text(text + FILE.format(**addresses), encoding="utf-8")
     with installed(machine_yard.ssh_config(Entry(beta))):

@@ -28,7 +28,9 @@ READY = dict.fromkeys(("metal", "box", "chest"), "ready")
 
 @pytest.fixture(scope="module", params=[NATIVE_HEAD, CONTAINER_HEAD], ids=["native", "container"])
 def mixed(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    cluster_images: set[str],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Mixed]:
     """A cluster that is up, its head a native node or a container."""
     home = tmp_path_factory.mktemp("mixed") / "a $b, é"
@@ -36,14 +38,11 @@ def mixed(
     (name,) = re.findall('^name = "(mixed|boxed)"', request.param, re.MULTILINE)
     project = Mixed(home, name=name)
     project.file.write_text(request.param, encoding="utf-8")
-    before = set(docker("volume", "ls", "--quiet").split())
     project.ok("up", timeout=900)
+    cluster_images |= {n["image"] for n in project.plan()["nodes"] if n["image"]}
     yield project
-    images = {n["image"] for n in project.plan()["nodes"] if n["image"]}
     project.remove()
     assert project.left() == []
-    assert set(docker("volume", "ls", "--quiet").split()) <= before
-    docker("image", "rm", *images)
 
 
 @pytest.fixture
@@ -228,9 +227,12 @@ def test_down_of_one_node_and_up_again(up: Mixed) -> None:
 
 
 def test_down_leaves_nothing(up: Mixed) -> None:
+    volumes = up.volumes()
+    assert volumes
     assert up.left()
     up.ok("down")
     assert up.left() == []
+    assert not set(docker("volume", "ls", "--quiet").split()) & volumes
     assert up.processes() == []
     for node in up.plan()["nodes"]:
         with socket.create_server(("127.0.0.2", node["ports"]["node_manager"])):

@@ -22,24 +22,23 @@ from tests.hosts.conftest import docker
 from tests.projects import Project, eventually
 
 ENGINE = "/var/run/docker.sock"
-BASE = HEAD.format(name="local", port=28000).replace("ray[default,data]", "ray[default]")
+BASE = HEAD.format(name="local", port=28000)
 CLUSTER = BASE + METAL + AS_HEAD + BOX + CHEST
 READY = dict.fromkeys(("metal", "box", "chest"), "ready")
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mixed]:
+def project(cluster_images: set[str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mixed]:
     """A project with all images and environments; nothing of it runs."""
     project = Mixed(tmp_path_factory.mktemp("faults"))
     project.file.write_text(CLUSTER, encoding="utf-8")
     project.ok("lock")
     project.ok("check", "--fix", timeout=900)
-    images = {n["image"] for n in project.plan()["nodes"] if n["image"]}
+    cluster_images |= {n["image"] for n in project.plan()["nodes"] if n["image"]}
     yield project
     project.file.write_text(CLUSTER, encoding="utf-8")
     project.remove()
     assert project.left() == []
-    docker("image", "rm", *images)
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from typing import Literal
 
 import pytest
 
-from tests.hosts.clusters import HEAD, last_json
+from tests.hosts.clusters import last_json
 from tests.hosts.machines.accounts import Account
 from tests.hosts.machines.machine import Machine
 from tests.hosts.machines.ssh import Entry, installed
 from tests.hosts.machines.yard import Yard
-from tests.hosts.several import PLACES, Several, refused
+from tests.hosts.several import HEAD, PLACES, Several, refused
 from tests.projects import eventually
 
 READY = dict.fromkeys(("alpha-head", "alpha-linux", "beta-mlx", "gamma"), "ready")
@@ -86,7 +86,7 @@ def project(
     alpha = machine_yard.network.gateway
     made = Several(tmp_path_factory.mktemp("several"), name="several", head=alpha, port=32000)
     addresses = {"alpha": alpha, "beta": beta.address, "gamma": gamma.address}
-    text = HEAD.format(name="several", port=made.port).replace("[hosts.here]\n", "")
+    text = HEAD.format(name="several", port=made.port)
     made.file.write_text(text + FILE.format(**addresses), encoding="utf-8")
     with installed(machine_yard.ssh_config(Entry(beta), Entry(gamma, port=2222))):
         made.ok("lock")

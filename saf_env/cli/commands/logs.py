@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from saf_env.cli.context import Context
-from saf_env.cli.output import printable
+from saf_env.cli.output import Progress, printable
 from saf_env.cluster.runtimes import LogText
-from saf_env.plan.build import temp_dirs
+from saf_env.errors import UsageError
+from saf_env.plan.build import temp_dirs, token_path
 
 _LIMIT = 1_000_000
 """Bytes of one file that are read at once: its last ones."""
+
+_BUNDLE_LIMIT = 20_000_000
+"""The same, for ``--bundle``."""
 
 _POLL_SECONDS = 0.5
 
@@ -23,10 +31,16 @@ _CHATTER = re.compile(r"\s(INFO|SUCC) (scripts|cli_output_helpers|usage_lib)\.py
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """Print the last lines of every log, and with ``--follow`` what comes after them."""
+    if arguments.bundle and arguments.follow:
+        raise UsageError("--bundle writes what there is now; leave --follow out")
     folders = temp_dirs(context.spec, context.home)
     context.refuse_unknown(arguments.nodes, list(folders), "node")
     nodes = {name: f for name, f in folders.items() if name in (arguments.nodes or folders)}
     hosts = context.hosts()
+    if arguments.bundle:
+        texts, _, lost = hosts.logs(nodes, {}, _BUNDLE_LIMIT)
+        _bundle(context, Path(arguments.bundle), texts, [e.message for e in lost.values()])
+        return 0
     texts, read, lost = hosts.logs(nodes, {}, _LIMIT)
     for log in texts:
         last = max(0, arguments.lines)
@@ -41,6 +55,45 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         for log in texts:
             _show(log, log.text.splitlines())
     return 0
+
+
+def _bundle(context: Context, target: Path, texts: list[LogText], missing: list[str]) -> None:
+    """Write one archive with logs, facts, findings, plan, state and versions, and no secret."""
+    from saf_env.cli.commands.plan import plan_json
+    from saf_env.cluster import bundle
+    from saf_env.cluster.gate import findings, gather
+    from saf_env.cluster.look import look
+    from saf_env.cluster.status import as_json
+    from saf_env.preflight.registry import to_json
+
+    home, name = context.home, context.spec.name
+    seen: dict[str, dict[str, Any]] = {}
+
+    def facts() -> dict[str, dict[str, Any]]:
+        seen.update(gather(context, context.plan.nodes, tolerant=True))
+        return seen
+
+    values: dict[str, Callable[[], Any]] = {
+        "versions": bundle.versions,
+        "plan": lambda: plan_json(context.plan),
+        "facts": facts,
+        "findings": lambda: to_json(findings(context.plan, seen, context.stale())),
+        "status": lambda: as_json(context.plan, look(context).nodes),
+    }
+    lock = home / "lockfiles" / name
+    files = {path.relative_to(home).as_posix(): path for path in sorted(lock.glob("*"))}
+    files[context.file.name] = context.file
+    token = token_path(home, name)
+    hidden = [token, token.with_name("token.container")]
+    if context.spec.tailscale:
+        hidden.append(home / context.spec.tailscale.auth_key_file)
+    secrets = bundle.secrets_of(hidden, os.environ)
+    with Progress() as progress:
+        progress.step(f"looking at all nodes of cluster {name}")
+        bundle.write(target, texts, values, files, missing, secrets)
+    print(
+        f"wrote {target}: look at it before you give it to others, logs are as the nodes wrote them"
+    )
 
 
 def _show(log: LogText, lines: list[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from saf_env.cli.context import Context
 from saf_env.cli.output import print_json, print_table
-from saf_env.plan.model import EnvironmentPlan, NodePlan
+from saf_env.plan.model import ClusterPlan, EnvironmentPlan, NodePlan
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
@@ -15,16 +15,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     context.fresh_lock()
     plan = context.plan
     if arguments.json:
-        print_json(
-            {
-                "schema": 1,
-                "cluster": plan.name,
-                "address": plan.address,
-                "lock": plan.lock_sha256,
-                "nodes": [node_json(node) for node in plan.nodes],
-                "driver": environment_json(plan.driver),
-            }
-        )
+        print_json(plan_json(plan))
         return 0
     print(f"cluster {plan.name} at {plan.address}, lock {plan.lock_sha256[:12]}")
     print_table(
@@ -51,6 +42,18 @@ def _row(node: NodePlan) -> list[str]:
         f"{min(ports)}-{max(ports)}",
         "all" if node.cpus is None else str(node.cpus),
     ]
+
+
+def plan_json(plan: ClusterPlan) -> dict[str, Any]:
+    """The value of ``saf-env plan --json``."""
+    return {
+        "schema": 1,
+        "cluster": plan.name,
+        "address": plan.address,
+        "lock": plan.lock_sha256,
+        "nodes": [node_json(node) for node in plan.nodes],
+        "driver": environment_json(plan.driver),
+    }
 
 
 def node_json(node: NodePlan) -> dict[str, Any]:
