@@ -6,10 +6,12 @@ Nothing here is imported, and no process is started, for a cluster without conta
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import re
 import shutil
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -34,15 +36,12 @@ NO_CLIENT = "there is no docker command on this machine"
 _PATH = {"PATH": "/usr/bin:/bin"}
 
 # Where Docker Engine, Docker Desktop, OrbStack, Colima, Rancher Desktop and a rootless engine have
-# their sockets: the first that may be written to, else the first.
+# their sockets, and whether this user may write to them.
 _SOCKETS = """
 for s in /var/run/docker.sock "$PWD/.docker/run/docker.sock" "$PWD/.orbstack/run/docker.sock" \\
     "$PWD/.colima/default/docker.sock" "$PWD/.rd/docker.sock" "/run/user/$(id -u)/docker.sock"; do
-    [ -S "$s" ] || continue
-    if [ -w "$s" ]; then echo "yes $s"; exit; fi
-    denied=${denied:-$s}
+    if [ -S "$s" ] && [ -w "$s" ]; then echo "yes $s"; elif [ -S "$s" ]; then echo "no $s"; fi
 done
-[ -z "${denied-}" ] || echo "no $denied"
 """
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -145,6 +144,13 @@ class Engine:
         """Whether there is a docker command."""
         return self._has("docker")
 
+    def gone(self) -> bool:
+        """Whether there is no engine any more, and nothing that one ran."""
+        return not self.installed()
+
+    def reachable(self) -> None:
+        """Raise HostUnreachableError when it is the host that is silent, and not the engine."""
+
     def answers(self) -> bool:
         """Whether there is an engine, and it lets this user in."""
         if not self.installed():
@@ -179,11 +185,14 @@ class Engine:
 
     def _look_with(self, *argv: str) -> CommandResult:
         try:
-            return self.transport.run(argv, env=self.variables(), timeout=_SECONDS)
+            done = self.transport.run(argv, env=self.variables(), timeout=_SECONDS)
         except HostUnreachableError:
             raise  # nobody knows anything of its engine
         except SafEnvError as error:
-            return CommandResult(argv, self.transport.host, 1, "", error.message, 0.0)
+            done = CommandResult(argv, self.transport.host, 1, "", error.message, 0.0)
+        if not done.ok:
+            self.reachable()
+        return done
 
     @contextlib.contextmanager
     def api(self) -> Iterator[APIClient]:
@@ -195,8 +204,10 @@ class Engine:
         from docker.errors import APIError, DockerException
 
         try:
+            self.variables()
             yield self._client
         except (DockerException, OSError) as error:  # its connections fail with the latter
+            self.reachable()
             if isinstance(error, APIError) and error.is_client_error():
                 raise BringUpError(
                     f"{self.transport.host}: the Docker engine refuses: {error.explanation}",
@@ -225,11 +236,11 @@ class RemoteEngine(Engine):
     Attributes:
         transport: this machine, called by the name of the host.
         way: to the host.
-        socket: where the engine's socket is on this machine.
+        sockets: where sockets of the host are on this machine: what each path there begins with.
     """
 
     way: FileTransport = field(kw_only=True)
-    socket: Path = field(kw_only=True)
+    sockets: Path = field(kw_only=True)
 
     def variables(self) -> dict[str, str]:
         """See :meth:`Engine.variables`. The way to the engine is opened, if it is not open.
@@ -238,31 +249,70 @@ class RemoteEngine(Engine):
             BringUpError: there is no engine, or no way to it.
             HostUnreachableError: the host cannot be reached.
         """
-        self.way.forward(self.socket, self._there)
+        self.way.forward(self._here(self._there), self._there)
         chosen = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_TLS", "DOCKER_CERT_PATH")
         own = {k: v for k, v in super().variables().items() if not k.startswith(chosen)}
-        return {**own, "DOCKER_HOST": f"unix://{self.socket}"}
+        return {**own, "DOCKER_HOST": f"unix://{self._here(self._there)}"}
+
+    def gone(self) -> bool:
+        """See :meth:`Engine.gone`: that this machine has no docker says nothing of the host."""
+        return False
+
+    def reachable(self) -> None:
+        """See :meth:`Engine.reachable`."""
+        self.way.run(["sh", "-c", ":"], env=_PATH, timeout=2 * _SECONDS)
+
+    def _here(self, there: str) -> Path:
+        digest = hashlib.sha256(there.encode()).hexdigest()[:8]
+        return self.sockets.with_name(f"{self.sockets.name}-{digest}")
 
     @cached_property
     def _there(self) -> str:
-        """The engine's socket on the host: the first of those that engines are known to have."""
+        """The engine's socket on the host: the first of those engines are known by that answers."""
+        host = self.way.host
         found = self.way.run(["sh", "-c", _SOCKETS], env=_PATH, timeout=_SECONDS)
-        right, _, path = found.stdout.strip().partition(" ")
-        if right == "yes":
-            return path
-        if right == "no":
+        seen = [line.partition(" ")[::2] for line in found.stdout.splitlines()]
+        may = [path for right, path in seen if right == "yes"]
+        for path in may:
+            self.way.forward(self._here(path), path)
+            if _answers(self._here(path)):
+                return path
+        if may:
             raise BringUpError(
-                f"{self.way.host}: permission denied while trying to connect to {path}",
+                f"{host}: nothing answers at {', '.join(may)}",
+                hint="start the Docker engine there; its sshd has to allow forwarding of sockets "
+                "(AllowStreamLocalForwarding yes, the default)",
+            )
+        if seen:
+            raise BringUpError(
+                f"{host}: permission denied while trying to connect to {seen[0][1]}",
                 hint="let the user who logs in there use it: `sudo usermod -aG docker USER`",
             )
         raise BringUpError(
-            f"{self.way.host}: there is no socket of a Docker engine",
+            f"{host}: there is no socket of a Docker engine",
             hint="install Docker Engine there, Docker Desktop or OrbStack, and start it",
         )
 
     def _beside(self, *argv: str) -> str:
-        seen = self.way.run(argv, env=_PATH, timeout=_SECONDS)
+        try:
+            seen = self.way.run(argv, env=_PATH, timeout=_SECONDS)
+        except HostUnreachableError:
+            raise
+        except SafEnvError:
+            return ""
         return seen.stdout.strip() if seen.ok else ""
+
+
+def _answers(path: Path) -> bool:
+    """Whether an engine does at a socket of this machine."""
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.settimeout(5.0)
+        try:
+            caller.connect(str(path))
+            caller.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
+            return bool(caller.recv(1))
+        except OSError:
+            return False
 
 
 def _disk(folder: str, df: str) -> dict[str, Any] | None:

@@ -136,7 +136,8 @@ class Context:
             s.host if s.host in self.spec.hosts else self.here for s in self._recorded if not s.pid
         }
         asked = may_fall_back - inside
-        obstacles, _ = self.hosts().ask(asked, self._obstacle) if asked else ({}, {})
+        obstacles, lost = self.hosts().ask(asked, self._obstacle) if asked else ({}, {})
+        obstacles |= {host: _STARTED for host in lost if self._started_natively(host)}
         plan = self._planned(obstacles)
         here = self.here
         if here in asked and not obstacles[here] and (obstacle := self._nameless(plan, here)):
@@ -151,8 +152,12 @@ class Context:
             return NO_ENGINE if host.plan.here else f"no Docker engine answers on {host.plan.name}"
         if not host.engine.is_here():
             return ENGINE_ELSEWHERE
-        nodes = {n.name for n in self.spec.nodes if n.fallback and n.host == host.plan.name}
-        return _STARTED if nodes & {s.node for s in self._recorded if s.pid} else ""
+        return _STARTED if self._started_natively(host.plan.name) else ""
+
+    def _started_natively(self, host: str) -> bool:
+        """Whether a node of ``host`` that may fall back did when it was started."""
+        nodes = {n.name for n in self.spec.nodes if n.fallback and n.host == host}
+        return bool(nodes & {s.node for s in self._recorded if s.pid})
 
     def _planned(self, no_containers: Mapping[str, str]) -> ClusterPlan:
         from saf_env.plan.build import build

@@ -15,6 +15,7 @@ import platform
 import re
 import tarfile
 import time
+import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,11 @@ from saf_env.errors import SafEnvError, UsageError
 
 HIDDEN = "[hidden]"
 
-_IN_ADDRESS = re.compile(r"(\w+://)[^/\s:@\"']*(:[^/\s@\"']*)?@")
+_IN_ADDRESS = re.compile(r"(\w+://)[^/\s\"']*@")
 """Who logs in at an address, and by which password."""
 
-_LONGEST = 4
-"""Letters: what is shorter hides half the text, and is no secret."""
+_SHORT = 4
+"""Letters: what has no more would hide half the text, and is no secret worth the name."""
 
 
 def secrets_of(files: Iterable[Path], environ: Mapping[str, str]) -> list[str]:
@@ -43,15 +44,16 @@ def secrets_of(files: Iterable[Path], environ: Mapping[str, str]) -> list[str]:
     for file in files:
         with contextlib.suppress(OSError, UnicodeDecodeError):
             found.append(file.read_text(encoding="utf-8").strip())
-    words = ("PASSWORD", "TOKEN", "SECRET", "_KEY")
+    words = ("PASSWORD", "PASSWD", "_PASS", "TOKEN", "SECRET", "KEY", "_PAT", "CREDENTIALS")
     found += [value for name, value in environ.items() if name.upper().endswith(words)]
-    return sorted({text for text in found if len(text) > _LONGEST}, key=len, reverse=True)
+    return sorted({text for text in found if len(text) > _SHORT}, key=len, reverse=True)
 
 
 def hidden(text: str, secrets: Sequence[str]) -> str:
     """``text`` without ``secrets``, and without who logs in at addresses in it."""
     for secret in secrets:
-        text = text.replace(secret, HIDDEN)
+        for form in (secret, json.dumps(secret)[1:-1], urllib.parse.quote(secret, safe="")):
+            text = text.replace(form, HIDDEN)
     return _IN_ADDRESS.sub(rf"\1{HIDDEN}@", text)
 
 
@@ -63,6 +65,18 @@ def versions() -> dict[str, str]:
         "system": platform.platform(),
         "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
+
+
+def refuse(target: Path) -> None:
+    """Raise UsageError when no archive can be written to ``target``: better now than at the end."""
+    try:
+        why = "there is such a file" if target.name and target.exists() else ""
+        if not why and not (target.name and target.parent.is_dir()):
+            why = "there is no such folder"
+    except OSError as error:
+        why = error.strerror or str(error)
+    if why:
+        raise UsageError(f"cannot write {target}: {why}", hint="name another file")
 
 
 def write(
@@ -90,8 +104,6 @@ def write(
     name = target.name.removesuffix(".gz").removesuffix(".tar")
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        if target.exists():
-            raise FileExistsError(17, "there is such a file")
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
             for path, text in parts.items():
@@ -105,7 +117,8 @@ def write(
             f"cannot write {target}: {error.strerror}", hint="name another file"
         ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _parts(

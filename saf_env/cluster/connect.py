@@ -128,8 +128,8 @@ class Connections:
     def _engine_of(self, plan: HostPlan, way: SshTransport, folder: Path) -> Engine:
         # By who is meant, not by the name: what is left of an earlier way leads somewhere else.
         place = hashlib.sha256(f"{plan.ssh} {plan.port}".encode()).hexdigest()[:10]
-        socket = folder / "ssh" / f"docker-{place}"
-        return RemoteEngine(LocalTransport(plan.name), self._environ, way=way, socket=socket)
+        sockets = folder / "ssh" / f"docker-{place}"
+        return RemoteEngine(LocalTransport(plan.name), self._environ, way=way, sockets=sockets)
 
     def _way(self, plan: HostPlan, folder: Path) -> SshTransport:
         from saf_env.transports.ssh import SshTransport

@@ -14,7 +14,7 @@ from saf_env.plan.model import ClusterPlan, NodePlan
 from saf_env.preflight.base import Finding, together
 from saf_env.preflight.registry import FIXABLE, judge, stopping
 from saf_env.provision.facts import gather_facts
-from saf_env.provision.image_facts import container_facts, joined
+from saf_env.provision.image_facts import OF_IMAGE, container_facts, joined
 
 
 def gather(
@@ -49,8 +49,11 @@ def gather(
         there = [n for n in there if n.kind == "container" or n.fallback_reason]
         try:
             return container_facts(there, hosts[host].engine, plan.home, deep=deep)
-        except HostUnreachableError:  # one() tells it
-            return {}
+        except HostUnreachableError as error:
+            if not tolerant:
+                raise
+            unknown = dict.fromkeys(("docker", *OF_IMAGE), error.message)
+            return {node.name: {"facts": {}, "unknown": unknown} for node in there}
 
     with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
         asking = pool.map(inside, dict.fromkeys(node.host for node in nodes))

@@ -288,7 +288,8 @@ class Lifecycle:
         seconds = 4 * START_SECONDS  # more than all that is asked may take
         known = self._state.nodes
         # Only what this start relies on: a node that was lost before is not its matter.
-        relied = [n for n in self._plan.nodes if n.name in known and n.name in runs]
+        here = [n for n in self._plan.nodes if n.host in self._needed]
+        relied = [n for n in here if n.name in known and n.name in runs]
         recorded = [
             (known[n.name].started, n) for n in relied if known[n.name].started.run == runs[n.name]
         ]

@@ -51,9 +51,8 @@ def prepare(
         if not ready(environment):
             refuse_in_use(project, environment)
         ensure_environment(environment, project.uv, step)
-    for host, image in images(plan):
-        if not only or any(node.name in only for node in plan.on(host)):
-            make_image(project, host, image, step)
+    for host, image in _images(plan, only):
+        make_image(project, host, image, step)
     lines = name_lines(project)
     if not lines:
         return False
@@ -77,7 +76,7 @@ def _refuse_engine(project: Project, ignore: Collection[str], only: Collection[s
         PreflightError: a container that is to start could not be built, or not be run.
     """
     plan, hosts = project.plan, project.hosts()
-    nodes = [node for node in plan.containers if not only or node.name in only]
+    nodes = [node for node in plan.containers if _needed(plan, node, only)]
     wanted = [(n.host, n.image) for n in nodes if n.image]
     if not wanted:
         return
@@ -97,9 +96,14 @@ def _refuse_engine(project: Project, ignore: Collection[str], only: Collection[s
         refuse_failed([f for f in found if f.level == "fail" or f.node not in bare])
 
 
-def images(plan: ClusterPlan) -> list[tuple[str, ImagePlan]]:
+def _needed(plan: ClusterPlan, node: NodePlan, only: Collection[str]) -> bool:
+    return not only or node.name in only or node == plan.head
+
+
+def _images(plan: ClusterPlan, only: Collection[str]) -> list[tuple[str, ImagePlan]]:
     """The images that hosts need, this machine's first: others may be sent what it has."""
-    found = {(n.host, n.image.key): n.image for n in plan.containers if n.image}
+    nodes = [node for node in plan.containers if _needed(plan, node, only)]
+    found = {(n.host, n.image.key): n.image for n in nodes if n.image}
     ordered = sorted(found.items(), key=lambda item: not plan.hosts[item[0][0]].here)
     return [(host, image) for (host, _), image in ordered]
 
@@ -119,8 +123,9 @@ def make_image(
         return
     here = project.engine
     if not project.plan.hosts[host].here and builds_for(image, here):
-        ensure_image(image, cluster, project.uv, here, step)
+        ensure_image(image, cluster, project.uv, here, step, rebuild=rebuild)
         send_image(image, here, engine, step)
+        prune(image, cluster, here)
     else:
         ensure_image(image, cluster, project.uv, engine, step, rebuild=rebuild)
     prune(image, cluster, engine)

@@ -73,7 +73,7 @@ class Runtimes:
             try:
                 stopped += self.native.stop(names, _native(recorded), head=head)
             except NoProgramError:  # nothing native was ever there
-                if not stopped:
+                if self.compose is None:
                     raise
         return sorted({*stopped})
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from saf_env import probe
 from saf_env.engine import Engine
-from saf_env.errors import SafEnvError
+from saf_env.errors import HostUnreachableError, SafEnvError
 from saf_env.plan.command import IMAGE_PYTHON
 from saf_env.plan.model import NodePlan
 from saf_env.provision.folders import read_json, write_atomically
@@ -129,6 +129,8 @@ def _run(image: str, engine: Engine, deep: bool) -> dict[str, Any]:
         seconds = 600.0 if deep else 60.0
         result = engine.run(*argv, image, *words, timeout=seconds, stdin=stdin)
         problem = "" if result.ok else result.tail(3)
+    except HostUnreachableError:
+        raise
     except SafEnvError as error:
         problem = error.message
     if problem:

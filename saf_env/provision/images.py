@@ -136,7 +136,7 @@ def send_image(image: ImagePlan, source: Engine, target: Engine, notify: Notify)
     notify(f"sending the image {image.tag} to {host}, {size / 1e9:.1f} GB")
     argv = ["sh", "-c", _SEND, "sh", target.variables()["DOCKER_HOST"], image.tag]
     done = target.transport.run(argv, env=source.variables(), timeout=_SECONDS)
-    if not built(image, target):
+    if not done.ok or not built(image, target):
         raise _failure(f"load the image {image.tag}, which was sent,", done)
 
 

@@ -54,46 +54,6 @@ def ensure_interpreter(interpreter: Interpreter, uv: Uv, notify: Notify) -> Path
     return _unpacked(interpreter, uv, notify)
 
 
-def fetch_archive(interpreter: Interpreter, uv: Uv, notify: Notify) -> Path:
-    """The archive of an interpreter of any platform that has an address: fetched once, verified.
-
-    Args:
-        interpreter: which build, of whichever platform.
-        uv: the pinned uv; its mirrors, proxies and certificates are used.
-        notify: gets a line when it has to be fetched.
-
-    Raises:
-        ToolchainError: it cannot be had, or is another file than was locked.
-    """
-    from saf_env.provision.pack import sha256
-
-    place = uv.home / ".saf" / "python" / f"fetched-{interpreter.sha256[:16]}.tar.gz"
-    with guard(place, notify):
-        if place.is_file() and sha256(place) == interpreter.sha256:
-            return place
-        notify(f"getting CPython {interpreter.version} for {interpreter.platform}")
-        with fresh(place) as folder:
-            key, row = _row(interpreter, uv.home)
-            write_json(folder / "downloads.json", {key: row})
-            result = uv.run(
-                ["python", "install", "--no-bin", key],
-                cwd=folder,
-                extra={
-                    "UV_PYTHON_CACHE_DIR": str(folder / "cache"),
-                    "UV_PYTHON_DOWNLOADS": "manual",
-                    "UV_PYTHON_DOWNLOADS_JSON_URL": str(folder / "downloads.json"),
-                    "UV_PYTHON_INSTALL_DIR": str(folder / "python"),
-                },
-            )
-            # Whether it can be installed here is not asked: it may be for another platform.
-            fetched = [f for f in (folder / "cache").glob("*") if f.is_file()]
-            found = [f for f in fetched if sha256(f) == interpreter.sha256]
-            if not found:
-                raise failed(f"get CPython {interpreter.version} from {interpreter.url}", result)
-            publish(found[0], place)
-    return place
-
-
 def examine(python: Path, uv: Uv) -> dict[str, Any]:
     """What :func:`saf_env.probe.interpreter` says of the interpreter at ``python``.
 
@@ -184,9 +144,9 @@ def _unpack(interpreter: Interpreter, place: Path, uv: Uv) -> Path:
     # what has no marker is removed and made again.
     remove(place)
     with fresh(place) as temporary:
-        key, row = _row(interpreter, uv.home)
+        key, value = row(interpreter, uv.home)
         table = temporary / "downloads.json"
-        write_json(table, {key: row})
+        write_json(table, {key: value})
         result = uv.run(
             ["python", "install", "--no-bin", key],
             cwd=temporary,
@@ -214,7 +174,7 @@ def _unpack(interpreter: Interpreter, place: Path, uv: Uv) -> Path:
     return binary
 
 
-def _row(interpreter: Interpreter, home: Path) -> tuple[str, dict[str, object]]:
+def row(interpreter: Interpreter, home: Path) -> tuple[str, dict[str, object]]:
     """Key and value of the interpreter in uv's table, with an address that uv can fetch."""
     from saf_env.lock.downloads import Build
 

@@ -24,11 +24,11 @@ from saf_env.lock.model import Interpreter
 from saf_env.plan.build import agent_python
 from saf_env.plan.model import EnvironmentPlan, HostPlan
 from saf_env.platforms import this_platform
+from saf_env.provision.archives import fetch_archive
 from saf_env.provision.context import packed
 from saf_env.provision.environments import marker_of
 from saf_env.provision.failures import OFFLINE, failed
 from saf_env.provision.folders import Notify, guard
-from saf_env.provision.interpreters import fetch_archive
 from saf_env.provision.pack import check_members, sha256
 from saf_env.provision.there import request
 from saf_env.provision.uv_binary import fetch_uv

@@ -164,11 +164,12 @@ class ComposeRuntime:
         if self._engine.answers():
             return True
         here = recorded_here(recorded, names)
-        if not here or not self._engine.installed():
+        if not here or self._engine.gone():
             return False
         left = ", ".join(s.node for s in here)
         raise BringUpError(
-            f"the Docker engine does not answer; the containers of {left} may still be there",
+            f"{self._engine.transport.host}: the Docker engine does not answer; "
+            f"the containers of {left} may still be there",
             hint="start the engine, then run `saf-env down`, which takes away what is left",
         )
 

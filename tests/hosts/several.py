@@ -59,6 +59,9 @@ import json, os, ray, socket, time
 ray.init(_node_ip_address=os.environ["RAY_ADDRESS"].rpartition(":")[0], logging_level="ERROR",
          log_to_driver=False)
 """
+ALIVE = """
+print(sum(node["Alive"] for node in ray.nodes()))
+"""
 PLACES = """
 where = ray.remote(num_cpus=0)(lambda: socket.gethostname())
 names = [n["Labels"]["saf-node"] for n in ray.nodes() if n["Alive"]]

@@ -155,26 +155,6 @@ def test_an_engine_that_ends_is_told(up: Several, beta: Machine) -> None:
     assert raylets(up) == []
 
 
-def test_an_image_that_is_gone_is_sent_again(up: Several, beta: Machine) -> None:
-    up.ok("down")
-    (tag,) = {n["image"] for n in up.plan()["nodes"] if n["image"]}
-    assert engine.docker(beta, "rmi", tag)
-    found = json.loads(up.saf_env("check", "--json").stdout)["findings"]
-    assert ("image-present", "beta-linux") in {(f["id"], f["node"]) for f in found}
-    assert f"making the image {tag} on beta" in up.saf_env("check", "--fix", timeout=300).stderr
-    assert json.loads(up.ok("check", "--json"))["ok"]
-
-
-def test_a_host_that_loses_its_power(up: Several, beta: Machine) -> None:
-    beta.kill_all()
-    refused(up.saf_env("up"), 5, "beta: ")
-    beta.boot()
-    engine.start(beta)
-    # The engine starts the container again by itself, before anybody asks.
-    up.ok("up")
-    assert up.status() == READY
-
-
 def test_purge_leaves_nothing_there(up: Several, beta: Machine, tmp_path: Path) -> None:
     assert "removed what saf-env had" in up.ok("down", "--purge")
     assert beta.run(["sh", "-c", "ls -d ~/.saf-env /tmp/saf-*"], check=False).stdout == ""

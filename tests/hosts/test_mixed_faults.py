@@ -271,20 +271,6 @@ def test_a_foreign_container_beside_a_running_cluster(down: Mixed) -> None:
         down.ok("down")
 
 
-def test_a_long_pause_ends_in_a_new_start(down: Mixed) -> None:
-    """As of a laptop that slept: the head gave the node up, and it joins again by itself."""
-    down.ok("up")
-    chest, begun = down.container("chest"), down.begun("chest")
-    docker("pause", chest)
-    eventually(lambda: "chest" in down.ends(), 120, "the head has given it up")
-    assert down.status() == READY | {"chest": "dead"}
-    docker("unpause", chest)
-    eventually(lambda: down.status() == READY, 120, "it has joined again")
-    assert down.places().keys() == READY.keys()
-    assert down.begun("chest") != begun
-    down.ok("down")
-
-
 def test_a_restarted_engine_brings_its_containers_back(down: Mixed) -> None:
     script = Path(__file__).parents[2] / "images" / "engine.sh"
     status = subprocess.run(["sh", str(script), "status"], capture_output=True, check=False)

@@ -13,11 +13,12 @@ from typing import Literal
 import pytest
 
 from tests.hosts.clusters import last_json
+from tests.hosts.conftest import docker
 from tests.hosts.machines.accounts import Account
 from tests.hosts.machines.machine import Machine
 from tests.hosts.machines.ssh import Entry, installed
 from tests.hosts.machines.yard import Yard
-from tests.hosts.several import HEAD, PLACES, Several, refused
+from tests.hosts.several import ALIVE, HEAD, PLACES, Several, refused
 from tests.projects import eventually
 
 READY = dict.fromkeys(("alpha-head", "alpha-linux", "beta-mlx", "gamma"), "ready")
@@ -177,7 +178,11 @@ def test_a_host_that_loses_its_power(up: Several, beta: Machine) -> None:
     assert up.status() == READY
 
 
-def test_a_cable_that_is_pulled(up: Several, beta: Machine) -> None:
+def test_a_cable_that_is_pulled_and_a_container_that_sleeps(up: Several, beta: Machine) -> None:
+    """Ray gives both up after a minute. Who only slept joins again by itself."""
+    marks = (f"saf-env.cluster={up.cluster_id}", "saf-env.node=alpha-linux")
+    sleeper = docker("ps", "--quiet", *(w for m in marks for w in ("--filter", f"label={m}")))
+    begun = docker("inspect", "--format", "{{.State.StartedAt}}", sleeper)
     beta.cable(False)
     try:
         refused(up.saf_env("up"), 5, "beta: ")
@@ -186,10 +191,18 @@ def test_a_cable_that_is_pulled(up: Several, beta: Machine) -> None:
         assert partial.returncode == 0, partial.stdout + partial.stderr
         assert "without beta-mlx: beta: " in partial.stderr
         assert "started gamma" in partial.stdout
-        eventually(lambda: up.status()["beta-mlx"] == "dead", 120, "the head has given it up")
+        docker("pause", sleeper)
+        dead = READY | {"beta-mlx": "dead", "alpha-linux": "dead"}
+        eventually(lambda: up.driver(ALIVE).stdout == "2\n", 120, "the head has given them up")
+        assert up.status() == dead
         assert "not seen: beta: " in up.ok("status")
+        docker("unpause", sleeper)
+        eventually(lambda: up.status()["alpha-linux"] == "ready", 120, "it has joined again")
+        assert docker("inspect", "--format", "{{.State.StartedAt}}", sleeper) != begun
     finally:
         beta.cable(True)
+        if docker("inspect", "--format", "{{.State.Paused}}", sleeper) == "true":
+            docker("unpause", sleeper)
     assert "started beta-mlx" in up.ok("up")
     assert up.status() == READY
 

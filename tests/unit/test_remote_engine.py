@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import http.server
 import os
 import socket
+import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +27,7 @@ class Way(LocalTransport):
     """To a host that is this machine, from the home ``home``; it notes what is forwarded."""
 
     home: Path
+    folder: Path = Path("/nonexistent")
     host: str = "beta"
     forwarded: list[str] = field(default_factory=list)
     lost: bool = False
@@ -45,40 +49,77 @@ class Way(LocalTransport):
         if self.lost:
             raise HostUnreachableError("beta: it is gone")
         self.forwarded.append(there)
+        here.unlink(missing_ok=True)
+        here.symlink_to(there)
 
 
 def engine(way: Way, **environ: str) -> RemoteEngine:
-    place = Path("/tmp/saf-0/ssh/docker-1")
     transport = cast(FileTransport, way)
-    return RemoteEngine(LocalTransport("beta"), environ, way=transport, socket=place)
+    return RemoteEngine(LocalTransport("beta"), environ, way=transport, sockets=way.folder / "d")
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Short, for sockets."""
+    with tempfile.TemporaryDirectory(prefix="e-", dir="/tmp") as made:
+        yield Path(made)
+
+
+class Ping(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def address_string(self) -> str:
+        return "here"
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+class Server(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_UNIX
+
+    def server_bind(self) -> None:
+        self.socket.bind(str(self.server_address))
 
 
 @contextlib.contextmanager
-def listening(home: Path, name: str) -> Iterator[str]:
-    """A socket below ``home``."""
-    (home / name).parent.mkdir(parents=True)
-    before = Path.cwd()
-    os.chdir((home / name).parent)  # its path may be too long for a socket
-    with socket.socket(socket.AF_UNIX) as made:
-        made.bind(Path(name).name)
-        os.chdir(before)
-        yield str(home / name)
+def listening(path: Path) -> Iterator[str]:
+    """A socket at ``path`` whose engine answers."""
+    path.parent.mkdir(parents=True)
+    with Server(str(path), Ping) as server:  # type: ignore[arg-type]
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield str(path)
+        server.shutdown()
 
 
 @pytest.mark.parametrize(
     "name",
     ["run/docker.sock", ".docker/run/docker.sock", ".orbstack/run/docker.sock", ".rd/docker.sock"],
 )
-def test_it_is_found_where_engines_have_their_sockets(tmp_path: Path, name: str) -> None:
-    way = Way(tmp_path)
-    with listening(tmp_path, name) as there:
+def test_it_is_found_where_engines_have_their_sockets(folder: Path, name: str) -> None:
+    way = Way(folder / "home", folder)
+    with listening(folder / "home" / name) as there:
         found = engine(way, PATH="/bin", DOCKER_HOST="tcp://elsewhere", DOCKER_CONTEXT="x")
-        assert found.variables() == {
-            "PATH": "/bin",
-            "DOCKER_HOST": "unix:///tmp/saf-0/ssh/docker-1",
-        }
-        found.variables()
-    assert way.forwarded == [there, there]
+        variables = found.variables()
+        assert variables.keys() == {"PATH", "DOCKER_HOST"}
+        here = Path(variables["DOCKER_HOST"].removeprefix("unix://"))
+        assert os.readlink(here) == there
+        assert found.variables() == variables
+
+
+def test_a_socket_that_nobody_serves_hides_no_other(folder: Path) -> None:
+    way = Way(folder / "home", folder)
+    (folder / "home" / "run").mkdir(parents=True)
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(folder / "home" / "run" / "docker.sock"))
+    with pytest.raises(BringUpError, match="beta: nothing answers at") as caught:
+        engine(way).variables()
+    assert "AllowStreamLocalForwarding" in caught.value.hint
+    with listening(folder / "home" / ".orbstack" / "run" / "docker.sock") as there:
+        engine(way).variables()
+    assert way.forwarded[-1] == there
 
 
 def test_without_one_it_does_not_answer(tmp_path: Path) -> None:
@@ -101,9 +142,9 @@ def test_one_that_lets_nobody_in_is_told_as_such(
     assert "usermod -aG docker" in caught.value.hint
 
 
-def test_a_host_that_is_lost_is_no_engine_that_is_silent(tmp_path: Path) -> None:
-    way = Way(tmp_path, lost=True)
-    with listening(tmp_path, "run/docker.sock"):
+def test_a_host_that_is_lost_is_no_engine_that_is_silent(folder: Path) -> None:
+    way = Way(folder / "home", folder, lost=True)
+    with listening(folder / "home" / "run" / "docker.sock"):
         lost = engine(way, PATH=os.environ["PATH"])
         with pytest.raises(HostUnreachableError):
             lost.endpoint()

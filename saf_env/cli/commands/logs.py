@@ -13,8 +13,9 @@ from typing import Any
 
 from saf_env.cli.context import Context
 from saf_env.cli.output import Progress, printable
+from saf_env.cluster import bundle
 from saf_env.cluster.runtimes import LogText
-from saf_env.errors import UsageError
+from saf_env.errors import SafEnvError, UsageError
 from saf_env.plan.build import temp_dirs, token_path
 
 _LIMIT = 1_000_000
@@ -38,8 +39,9 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     nodes = {name: f for name, f in folders.items() if name in (arguments.nodes or folders)}
     hosts = context.hosts()
     if arguments.bundle:
-        texts, _, lost = hosts.logs(nodes, {}, _BUNDLE_LIMIT)
-        _bundle(context, Path(arguments.bundle), texts, [e.message for e in lost.values()])
+        target = Path(arguments.bundle)
+        bundle.refuse(target)
+        _bundle(context, target, nodes)
         return 0
     texts, read, lost = hosts.logs(nodes, {}, _LIMIT)
     for log in texts:
@@ -57,10 +59,9 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _bundle(context: Context, target: Path, texts: list[LogText], missing: list[str]) -> None:
+def _bundle(context: Context, target: Path, nodes: dict[str, Path]) -> None:
     """Write one archive with logs, facts, findings, plan, state and versions, and no secret."""
     from saf_env.cli.commands.plan import plan_json
-    from saf_env.cluster import bundle
     from saf_env.cluster.gate import findings, gather
     from saf_env.cluster.look import look
     from saf_env.cluster.status import as_json
@@ -88,8 +89,17 @@ def _bundle(context: Context, target: Path, texts: list[LogText], missing: list[
     if context.spec.tailscale:
         hidden.append(home / context.spec.tailscale.auth_key_file)
     secrets = bundle.secrets_of(hidden, os.environ)
+    texts: list[LogText] = []
+    missing: list[str] = []
     with Progress() as progress:
         progress.step(f"looking at all nodes of cluster {name}")
+        for node, folder in nodes.items():  # one by one: whatever fails, the others' are had
+            try:
+                found, _, lost = context.hosts().logs({node: folder}, {}, _BUNDLE_LIMIT)
+                texts += found
+                missing += [f"logs/{node}: {error.message}" for error in lost.values()]
+            except SafEnvError as error:
+                missing.append(f"logs/{node}: {error.message}")
         bundle.write(target, texts, values, files, missing, secrets)
     print(
         f"wrote {target}: look at it before you give it to others, logs are as the nodes wrote them"

@@ -22,6 +22,7 @@ TOKEN = "0123456789abcdef" * 4
 @pytest.mark.parametrize(
     ("text", "told"),
     [
+        ("https://me:p@ss@index.example/", f"https://{HIDDEN}@index.example/"),
         (f"joined with {TOKEN}.", f"joined with {HIDDEN}."),
         ("https://me:p%40ss@index.example/simple", f"https://{HIDDEN}@index.example/simple"),
         ("git+ssh://git@host/x", f"git+ssh://{HIDDEN}@host/x"),
@@ -30,6 +31,12 @@ TOKEN = "0123456789abcdef" * 4
 )
 def test_secrets_are_hidden(text: str, told: str) -> None:
     assert hidden(text, [TOKEN]) == told
+
+
+def test_a_secret_is_hidden_however_it_is_written() -> None:
+    secret = 'p"ä ss'
+    for text in (json.dumps({"x": secret}), "http://x/?p%22%C3%A4%20ss", secret):
+        assert "ss" not in hidden(text, [secret])
 
 
 @given(st.text(), st.text())
@@ -85,8 +92,11 @@ def test_all_of_it_is_in_one_archive(tmp_path: Path) -> None:
 
 def test_nothing_is_replaced_and_nothing_half_is_left(tmp_path: Path) -> None:
     (tmp_path / "there").write_text("mine")
-    for target in (tmp_path / "there", tmp_path / "no folder" / "x.tar.gz"):
+    below = tmp_path / "there" / "x.tar.gz"
+    for target in (tmp_path / "there", tmp_path / "no folder" / "x.tar.gz", below, Path(".")):
         with pytest.raises(UsageError, match="cannot write"):
-            bundle.write(target, [], {}, {}, [], [])
+            bundle.refuse(target)
+    with pytest.raises(UsageError, match="cannot write"):
+        bundle.write(below, [], {}, {}, [], [])
     assert (tmp_path / "there").read_text() == "mine"
     assert [p.name for p in tmp_path.iterdir()] == ["there"]

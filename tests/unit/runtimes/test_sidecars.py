@@ -62,8 +62,10 @@ class FakeEngine:
     def networks(self, filters: dict[str, str]) -> list[dict[str, str]]:
         return [{"Id": "net"}]
 
-    def installed(self) -> bool:
-        return True
+    transport = SimpleNamespace(host="here")
+
+    def gone(self) -> bool:
+        return False
 
     def run(self, *arguments: str, **_: object) -> CommandResult:
         self.told.append(arguments)
