@@ -46,8 +46,15 @@ chroot_apt() {
 install_system() {
     find_mirror
     say "installing Debian $release in a folder"
-    apart debootstrap --variant=minbase --arch="$arch" --include="$1" \
+    set -- --variant=minbase --arch="$arch" --include="$1" \
         --force-check-gpg --keyring="$keyring" "$release" "$root" "$mirror"
+    # Of a hundred packages a mirror fails to give one now and then: what was had stays for the next try.
+    for _ in 1 2; do
+        debootstrap --download-only "$@" >"$work/log" 2>&1 </dev/null && break
+        say "not all packages could be fetched; trying again"
+        sleep 2
+    done
+    apart debootstrap "$@"
     # debootstrap knows one source; what the others (security, updates) have newer comes here. No service
     # may start in the folder: its processes would be the machine's, and outlive this script.
     printf '#!/bin/sh\nexit 101\n' >"$root/usr/sbin/policy-rc.d"

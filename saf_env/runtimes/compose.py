@@ -102,6 +102,7 @@ class ComposeRuntime:
         arguments += ["--force-recreate", "--renew-anon-volumes", *services]
         result = self._compose(*arguments)
         if not result.ok:
+            self._engine.reachable()
             said = self._sidecars_say(names) if tailnet else ""
             raise unwell(result, f"cannot start {', '.join(names)}{said}")
         # Also those that have ended already: whoever watches them says why.
@@ -299,6 +300,7 @@ class ComposeRuntime:
         result = self._engine.run(*arguments, timeout=_COMPOSE_SECONDS)
         if result.ok:
             return
+        self._engine.reachable()
         said = result.stderr.splitlines()
         if not said or not all(_GONE.search(line) for line in said):
             raise unwell(result, what)

@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 
 from saf_env.engine import Engine
-from saf_env.errors import BringUpError
+from saf_env.errors import BringUpError, HostUnreachableError
 from saf_env.plan.compose import (
     LABEL_CLUSTER,
     LABEL_NODE,
@@ -63,9 +63,14 @@ class FakeEngine:
         return [{"Id": "net"}]
 
     transport = SimpleNamespace(host="here")
+    lost = False
 
     def gone(self) -> bool:
         return False
+
+    def reachable(self) -> None:
+        if self.lost:
+            raise HostUnreachableError("here: it is gone")
 
     def run(self, *arguments: str, **_: object) -> CommandResult:
         self.told.append(arguments)
@@ -115,6 +120,13 @@ def test_what_has_ended_is_only_removed() -> None:
 def test_what_somebody_else_has_removed_is_gone(said: str, passes: bool) -> None:
     engine = FakeEngine({**NODE, "State": "exited"}, fails=said)
     with contextlib.nullcontext() if passes else pytest.raises(BringUpError, match="cannot stop a"):
+        runtime(engine).stop(["a"])
+
+
+def test_a_host_that_is_lost_meanwhile_is_no_engine_that_fails() -> None:
+    engine = FakeEngine({**NODE, "State": "exited"}, fails="error during connect: EOF")
+    engine.lost = True
+    with pytest.raises(HostUnreachableError):
         runtime(engine).stop(["a"])
 
 
