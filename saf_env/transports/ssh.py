@@ -145,17 +145,20 @@ class SshTransport:
 
     def forward(self, here: Path, there: str) -> None:
         """See :meth:`saf_env.transports.base.FileTransport.forward`."""
-        self._connect()
-        with self._connecting:
-            if _is_listened_on(here):
+        for _ in range(2):
+            self._connect()
+            with self._connecting:
+                if _is_listened_on(here):
+                    return
+                done = self._client.forward(here, there)
+            if done.ok:
                 return
-            done = self._client.forward(here, there)
-        if not done.ok:
-            raise BringUpError(
-                f"{self.host}: {there} cannot be forwarded: {done.tail(3)}",
-                hint="its sshd has to allow it: AllowStreamLocalForwarding yes (the default) in "
-                "sshd_config",
-            )
+            # One that is just ending forwards nothing; this opens another, or says why not.
+            self.run(["sh", "-c", ":"], env={"PATH": "/usr/bin:/bin"}, timeout=CONNECTING)
+        raise BringUpError(
+            f"{self.host}: {there} cannot be forwarded to {here}: {done.tail(3)}",
+            hint="see that this machine has room and the right to make a socket there",
+        )
 
     def close(self) -> None:
         """End the connection, and what still runs over it. The next call opens a new one."""
@@ -363,6 +366,7 @@ def _nothing() -> None:
 def _is_listened_on(path: Path) -> bool:
     """Whether somebody accepts connections at a socket of this machine."""
     with socket.socket(socket.AF_UNIX) as trial:
+        trial.settimeout(5.0)
         return trial.connect_ex(str(path)) == 0
 
 
