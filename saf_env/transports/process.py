@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import IO, Any
 
 Sink = Callable[[bytes], None]
@@ -63,6 +65,13 @@ def signal_group(process: subprocess.Popen[bytes], sign: signal.Signals) -> None
 def decode(data: bytes) -> str:
     """What a command printed, as text: undecodable bytes replaced, lines end in a newline only."""
     return data.decode("utf-8", "replace").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def is_listened_on(path: Path) -> bool:
+    """Whether somebody accepts connections at a socket of this machine."""
+    with socket.socket(socket.AF_UNIX) as trial:
+        trial.settimeout(5.0)
+        return trial.connect_ex(str(path)) == 0
 
 
 class Piped:

@@ -10,7 +10,6 @@ import contextlib
 import io
 import itertools
 import os
-import socket
 import subprocess
 import threading
 import time
@@ -25,7 +24,7 @@ from saf_env.errors import (
     SafEnvError,
 )
 from saf_env.transports.base import CommandResult
-from saf_env.transports.process import PART, Sink, decode
+from saf_env.transports.process import PART, Sink, decode, is_listened_on
 from saf_env.transports.ssh_client import SshClient
 from saf_env.transports.ssh_failures import (
     Target,
@@ -148,7 +147,7 @@ class SshTransport:
         for _ in range(2):
             self._connect()
             with self._connecting:
-                if _is_listened_on(here):
+                if is_listened_on(here):
                     return
                 done = self._client.forward(here, there)
             if done.ok:
@@ -361,13 +360,6 @@ class SshCommand:
 
 def _nothing() -> None:
     """Give no room back, where none was taken."""
-
-
-def _is_listened_on(path: Path) -> bool:
-    """Whether somebody accepts connections at a socket of this machine."""
-    with socket.socket(socket.AF_UNIX) as trial:
-        trial.settimeout(5.0)
-        return trial.connect_ex(str(path)) == 0
 
 
 def _writer(stream: int) -> Sink:
