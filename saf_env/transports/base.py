@@ -133,7 +133,7 @@ class FileTransport(Transport, Protocol):
             there: its path on the host, absolute.
 
         Raises:
-            BringUpError: the host does not allow it.
+            BringUpError: the socket cannot be made here; what the host forbids, its user will see.
             HostUnreachableError: the host cannot be reached.
         """
         ...

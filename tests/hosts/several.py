@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from saf_env.plan.build import folder_of
 from tests.hosts import clusters
 from tests.projects import Process, Project
 
+ROOTS = pwd.getpwnam("root").pw_dir
 HEAD = clusters.HEAD.replace("[hosts.here]\n", "")
 
 

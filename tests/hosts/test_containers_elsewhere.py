@@ -17,7 +17,7 @@ from tests.hosts.machines import engine
 from tests.hosts.machines.machine import Machine
 from tests.hosts.machines.ssh import Entry, installed
 from tests.hosts.machines.yard import Yard
-from tests.hosts.several import HEAD, PLACES, Several, refused
+from tests.hosts.several import HEAD, PLACES, ROOTS, Several, refused
 from tests.projects import eventually
 
 READY = {"head": "ready", "beta-linux": "ready"}
@@ -115,7 +115,7 @@ def test_what_runs_is_checked_there(up: Several) -> None:
 def test_the_token_is_for_the_container_only(up: Several, beta: Machine) -> None:
     secret = (up.state / "token").read_text(encoding="utf-8")
     assert all(secret not in " ".join(p.argv) for p in beta.processes())
-    folder = f"/root/.saf-env/{up.name}/.saf/clusters/{up.name}"
+    folder = f"{ROOTS}/.saf-env/{up.name}/.saf/clusters/{up.name}"
     seen = beta.run(["stat", "-c", "%a %u", f"{folder}/token.container", f"{folder}/token"])
     assert seen.stdout == "400 10001\n600 0\n"
 

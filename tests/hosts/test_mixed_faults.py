@@ -19,6 +19,7 @@ import pytest
 from saf_env.lock.images import LOCAL_BASE
 from tests.hosts.clusters import AS_HEAD, BOX, CHEST, HEAD, METAL, Echo, Mixed
 from tests.hosts.conftest import docker
+from tests.hosts.several import refused
 from tests.projects import Project, eventually
 
 ENGINE = "/var/run/docker.sock"
@@ -164,15 +165,6 @@ def ended(running: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
     """How a command ended that was started."""
     said, told = running.communicate(timeout=120)
     return subprocess.CompletedProcess(running.args, running.returncode, said, told)
-
-
-def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
-    """A refusal has its exit code, says what is wrong, and what to do."""
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "what to do:" in done.stderr
-    assert "Traceback" not in done.stderr
-    for word in words:
-        assert word in done.stderr, done.stderr
 
 
 MOMENTS: dict[str, Callable[[Mixed], object]] = {

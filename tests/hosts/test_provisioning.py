@@ -19,8 +19,9 @@ from tests.hosts.conftest import Yard as Images
 from tests.hosts.conftest import served
 from tests.hosts.machines.machine import Machine
 from tests.hosts.machines.yard import Yard
+from tests.hosts.several import ROOTS
 
-HOME = PurePosixPath("/root/.saf-env/offline")
+HOME = PurePosixPath(f"{ROOTS}/.saf-env/offline")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import signal
 import socket
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from tests.hosts.machines.accounts import Account
 from tests.hosts.machines.machine import Machine
 from tests.hosts.machines.ssh import Entry, installed
 from tests.hosts.machines.yard import Yard
-from tests.hosts.several import ALIVE, HEAD, PLACES, Several, refused
+from tests.hosts.several import ALIVE, HEAD, PLACES, ROOTS, Several, refused
 from tests.projects import eventually
 
 READY = dict.fromkeys(("alpha-head", "alpha-linux", "beta-mlx", "gamma"), "ready")
@@ -62,7 +61,6 @@ kind = "native"
 cpus = 1
 object_store_memory = "200MiB"
 """
-ROOTS = pwd.getpwnam("root").pw_dir
 HOME = {"beta": f"{ROOTS}/.saf-env/several", "gamma": "/home/anna b/ray node"}
 
 
