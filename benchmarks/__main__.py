@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks import cluster, command_line, containers, locking
+from benchmarks import cluster, command_line, containers, images, locking
 from benchmarks.measure import CommandFailedError, Figures, Pair, Subject
 from benchmarks.project import Project, project
 from saf_env import __version__
@@ -35,8 +35,9 @@ class Group:
 
 GROUPS = tuple(
     Group(module.NAME, module.rounds, module.ROUNDS, module.SUBJECTS)
-    for module in (command_line, locking, cluster, containers)
+    for module in (command_line, locking, cluster, images, containers)
 )
+_WITH_ENGINE = (images.NAME, containers.NAME)
 NAMES = [subject.name for group in GROUPS for subject in group.subjects]
 
 
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Progress() as progress:
             for group in GROUPS:
                 asked = [subject.name for subject in group.subjects if subject.name in wanted]
-                if asked and group.name == containers.NAME and not containers.engine_answers():
+                if asked and group.name in _WITH_ENGINE and not images.engine_answers():
                     progress.notice(f"not measured, no Docker engine answers: {', '.join(asked)}")
                 elif asked:
                     figures += _measured(group, arguments.rounds, arguments.warm_up, progress)

@@ -1,4 +1,4 @@
-"""Container nodes: their image, their start, and objects that go in and out, beside plain tools."""
+"""Container nodes: their start, and objects that go in and out, beside plain tools."""
 
 from __future__ import annotations
 
@@ -7,21 +7,17 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from benchmarks.measure import Pair, Subject, timed
+from benchmarks.images import docker, plan
+from benchmarks.measure import Pair, Subject
 from benchmarks.project import PORT, Project
-from saf_env.engine import Engine
-from saf_env.lock.files import environment_path
 from saf_env.plan.build import folder_of
-from saf_env.transports.local import LocalTransport
-from saf_env.uv import find_uv
 
 NAME = "containers"
 ROUNDS = 3
 SUBJECTS = (
-    Subject("image", "image of a locked environment", "uv pip sync, docker import", 1.5, "ratio"),
     Subject("containers-up", "saf-env up, 3 containers", "docker compose up --wait", 1.25, "ratio"),
+    Subject("containers-well", "the same", "--wait that looks twice a second", 1.25, "ratio"),
     Subject("object", "200 MB, container and host", "200 MB, two native nodes", 2.0, "ratio"),
 )
 
@@ -70,11 +66,6 @@ print(json.dumps([min(seconds(*pair) for _ in range(4)) for pair in pairs]))
 """
 
 
-def engine_answers() -> bool:
-    """Whether there is an engine here; without one nothing of this can be measured."""
-    return Engine(LocalTransport()).answers()
-
-
 def rounds(project: Project) -> Iterator[dict[str, Pair]]:
     """One measurement of each subject a round, for ever; the first installs everything before."""
     _write(project, BOXED, PORT, head="container", native=0)
@@ -84,18 +75,19 @@ def rounds(project: Project) -> Iterator[dict[str, Pair]]:
             _up(project, name)
             _down(project, name)
         while True:
+            ours, plain, well = _containers_up(project)
             yield {
-                "image": (_image(project), _sync_and_import(project)),
-                "containers-up": _containers_up(project),
+                "containers-up": (ours, plain),
+                "containers-well": (ours, well),
                 "object": _objects(project),
             }
     finally:
         for name in (BOXED, MIXED):
-            tags = {n["image"] for n in _plan(project, name)["nodes"] if n["image"]}
+            tags = {n["image"] for n in plan(project, f"{name}.toml")["nodes"] if n["image"]}
             _down(project, name)
             shutil.rmtree(folder_of(str(project.home.resolve()), name), ignore_errors=True)
             for tag in tags:
-                _docker(project, "image", "rm", "--force", tag)
+                docker(project, "image", "rm", "--force", tag)
 
 
 def _write(project: Project, name: str, port: int, *, head: str, native: int) -> None:
@@ -107,11 +99,6 @@ def _write(project: Project, name: str, port: int, *, head: str, native: int) ->
     (project.home / f"{name}.toml").write_text(text, encoding="utf-8")
 
 
-def _plan(project: Project, name: str) -> dict[str, Any]:
-    plan: dict[str, Any] = json.loads(project.output("plan", "--json", "--file", f"{name}.toml"))
-    return plan
-
-
 def _up(project: Project, name: str) -> float:
     return project.saf_env("up", "--file", f"{name}.toml")
 
@@ -120,68 +107,43 @@ def _down(project: Project, name: str) -> None:
     project.saf_env("down", "--file", f"{name}.toml")
 
 
-def _docker(project: Project, *arguments: str) -> float:
-    return timed(["docker", *arguments], env=project.env, cwd=project.home)
+def _containers_up(project: Project) -> tuple[float, float, float]:
+    """Ours, Compose with the same file, and Compose with one that sees sooner that nodes are well.
 
-
-def _image(project: Project) -> float:
-    """The image made anew, with packages from uv's cache and nothing from the builder's."""
-    tags = {n["image"] for n in _plan(project, BOXED)["nodes"]}
-    for tag in tags:
-        _docker(project, "image", "rm", "--force", tag)
-    _docker(project, "builder", "prune", "--all", "--force", "--filter", "type=regular")
-    fix = ("check", "--fix", "--only", "image-present", "--file", f"{BOXED}.toml")
-    return project.saf_env(*fix)
-
-
-def _sync_and_import(project: Project) -> float:
-    """The same packages in a fresh environment, and that in an image of its own."""
-    uv, folder = find_uv(project.home, project.env), project.home / "plain"
-    python = _plan(project, BOXED)["driver"]["path"] + "/bin/python"
-    shutil.rmtree(folder, ignore_errors=True)
-    requirements = project.home / "lockfiles" / BOXED / environment_path("base")
-
-    def run(*arguments: str) -> float:
-        argv = [str(uv.binary), *arguments]
-        return timed(argv, env=uv.variables(), cwd=project.home)
-
-    run("venv", "--quiet", "--python", python, str(folder))
-    sync = ["pip", "sync", "--quiet", "--require-hashes", "--compile-bytecode", "--link-mode=copy"]
-    seconds = run(*sync, "--python", str(folder / "bin" / "python"), str(requirements))
-    pipe = 'tar -c -C "$1" . | docker import - "$2" >&2'
-    plain = "saf-env-bench:plain"
-    argv = ["sh", "-c", pipe, "sh", str(folder), plain]
-    seconds += timed(argv, env=project.env, cwd=project.home)
-    _docker(project, "image", "rm", plain)
-    return seconds
-
-
-def _containers_up(project: Project) -> Pair:
+    By the file a container's health is looked at every ten seconds; and what Compose takes for well
+    is a raylet that listens: nobody has let it in yet, or asked it who it is.
+    """
     ours = _up(project, BOXED)
-    rendered = project.home / "rendered.json"
-    place = project.home / ".saf" / "clusters" / BOXED
-    services = json.loads((place / "compose.json").read_text(encoding="utf-8"))
-    for service in services["services"].values():  # it sees at once that a node is well
-        service["healthcheck"] = {"interval": "500ms"}
-    rendered.write_text(json.dumps(services), encoding="utf-8")
+    rendered = project.home / ".saf" / "clusters" / BOXED / "compose.json"
+    services = json.loads(rendered.read_text(encoding="utf-8"))
+    same = project.home / "same.json"
+    shutil.copyfile(rendered, same)
     _down(project, BOXED)
-    compose = ["compose", "--project-name", "saf-env-bench", "--file", str(rendered)]
+    for service in services["services"].values():
+        service["healthcheck"] = {"interval": "500ms"}
+    soon = project.home / "soon.json"
+    soon.write_text(json.dumps(services), encoding="utf-8")
+    return ours, _compose_up(project, same), _compose_up(project, soon)
+
+
+def _compose_up(project: Project, file: Path) -> float:
+    compose = ["compose", "--project-name", "saf-env-bench", "--file", str(file)]
     try:
-        plain = _docker(project, *compose, "up", "--detach", "--wait")
+        return docker(project, *compose, "up", "--detach", "--wait")
     finally:
-        _docker(project, *compose, "down", "--volumes")
-    return ours, plain
+        docker(project, *compose, "down", "--volumes")
 
 
 def _objects(project: Project) -> Pair:
     """From the container to the host and back, and between the two native nodes and back."""
     _up(project, MIXED)
     try:
-        plan = _plan(project, MIXED)
+        planned = plan(project, f"{MIXED}.toml")
         pairs = [["n0", "n2"], ["n2", "n0"], ["n0", "n1"], ["n1", "n0"]]
-        python = Path(plan["driver"]["path"]) / "bin" / "python"
-        arguments = [plan["address"], str(MEGABYTES * 10**6), json.dumps(pairs)]
-        head = {**plan["nodes"][0]["variables"], "PATH": "/usr/bin:/bin", "HOME": str(project.home)}
+        python = Path(planned["driver"]["path"]) / "bin" / "python"
+        arguments = [planned["address"], str(MEGABYTES * 10**6), json.dumps(pairs)]
+        variables = planned["nodes"][0]["variables"]
+        head = {**variables, "PATH": "/usr/bin:/bin", "HOME": str(project.home)}
         said = subprocess.run(
             [str(python), "-c", _MOVE, *arguments],
             env=head,

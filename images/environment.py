@@ -1,8 +1,9 @@
 """Runs in the build of the image: installs the locked packages, believes only what was verified.
 
-In ``/build`` are ``requirements.txt``, ``plan.json`` (see :func:`saf_env.provision.context.render`)
-and the two modules of saf-env that do the verifying; uv is ``/uv``. Out comes ``/opt/saf-env/env``,
-with the same marker and manifest as an environment on a host, and the same bytes at every build.
+In ``/tmp/build`` are ``requirements.txt``, ``plan.json`` (what
+:func:`saf_env.provision.context.render` wrote) and the two modules of saf-env that do the
+verifying; uv is ``/tmp/uv``. Out comes ``/opt/saf-env/env``, with the marker and manifest of an
+environment on a host, and the same bytes at every build.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-BUILD = Path("/build")
+BUILD = Path("/tmp/build")
 sys.path.insert(0, str(BUILD))
 
 from saf_env import probe  # noqa: E402
@@ -46,14 +48,14 @@ def main() -> int:
     variables = settings()
     check_interpreter(plan)
     say(f"installing {len(plan['marker']['packages'])} packages")
-    wrong = install(variables)
-    if wrong:
+    seen = install(variables)
+    if wrong := seen.damages:
         say(f"a file from the build cache is damaged, fetching anew: {wrong[0].text}")
         names = {damage.package for damage in wrong}
         clean = sorted(plan["marker"]["packages"] if "" in names else names)
         uv(["cache", "clean", *clean], variables)
-        wrong = install(variables)
-    if wrong:
+        seen = install(variables)
+    if wrong := seen.damages:
         fail(
             f"{len(wrong)} installed files are not what their packages promise: "
             + "; ".join(damage.text for damage in wrong[:10])
@@ -63,14 +65,14 @@ def main() -> int:
         different = sorted(set(found.items()) ^ set(plan["marker"]["packages"].items()))
         fail(f"uv has not installed what the lock says: {different[:10]}")
     say("verified every file")
-    finish(plan["marker"])
+    finish(plan["marker"], seen.digests)
     return 0
 
 
 def settings() -> dict[str, str]:
     """The variables for uv, from the secret that the controller handed in."""
     given = {}
-    secret = Path("/run/saf-env/settings")
+    secret = Path("/tmp/reach/settings")
     if secret.exists():
         for line in shlex.split(secret.read_text(encoding="utf-8"), comments=False):
             name, found, value = line.partition("=")
@@ -80,8 +82,9 @@ def settings() -> dict[str, str]:
         **given,
         "PATH": os.defpath,
         "HOME": "/tmp",
-        "XDG_CONFIG_HOME": "/run/saf-env/config",
-        "UV_CACHE_DIR": "/var/cache/uv",
+        "XDG_CONFIG_HOME": "/tmp/reach/user",
+        "XDG_CONFIG_DIRS": "/tmp/reach/system",
+        "UV_CACHE_DIR": "/tmp/cache",
         "UV_LINK_MODE": "copy",
         "UV_NO_PROGRESS": "1",
         "UV_PYTHON_DOWNLOADS": "never",
@@ -105,7 +108,7 @@ def check_interpreter(plan: dict[str, Any]) -> None:
         fail(f"the packed interpreter has the digest {seen['digest']}, the lock {wanted['sha256']}")
 
 
-def install(variables: dict[str, str]) -> list[record.Damage]:
+def install(variables: dict[str, str]) -> record.Examined:
     """Let uv install everything in a new environment and look at every file."""
     shutil.rmtree(ROOT, ignore_errors=True)
     done = uv(["venv", "--no-project", "--python", str(PYTHON), str(ROOT)], variables)
@@ -117,25 +120,26 @@ def install(variables: dict[str, str]) -> list[record.Damage]:
     # The digests decide what is installed: what the cache has need not be asked for.
     if uv([*argv, "--offline", "--quiet"], variables, quiet=True) and uv(argv, variables):
         fail("uv could not install the locked packages")
-    return record.damages(ROOT, own)
+    return record.examine(ROOT, own)
 
 
 def uv(arguments: list[str], variables: dict[str, str], *, quiet: bool = False) -> int:
     """Run uv; returns its exit code."""
     stream = subprocess.DEVNULL if quiet else None
+    argv = ["/tmp/uv", *arguments]
     done = subprocess.run(
-        ["/uv", *arguments], env=variables, cwd="/tmp", stdout=stream, stderr=stream, check=False
+        argv, env=variables, cwd="/tmp", stdout=stream, stderr=stream, check=False
     )
     return done.returncode
 
 
-def finish(marker: dict[str, Any]) -> None:
+def finish(marker: dict[str, Any], digests: Mapping[str, str | None]) -> None:
     """Remove what is not needed, and write down what was verified."""
     for pattern in _UNUSED:
         for path in ROOT.glob(pattern):
             path.unlink()
     # Inodes and change times of the build say nothing in a container: every file is hashed there.
-    folders: Any = record.manifest(ROOT)["folders"]
+    folders: Any = record.manifest(ROOT, digests)["folders"]
     for folder, (_, _, files) in folders.items():
         known = {name: (size, 0, 0, sha256) for name, (size, _, _, sha256) in files.items()}
         folders[folder] = (0, 0, dict(sorted(known.items())))

@@ -9,7 +9,7 @@ fail() {
     exit 1
 }
 
-settings=/run/saf-env/settings
+settings=/tmp/reach/settings
 # shellcheck source=/dev/null
 [ ! -s $settings ] || . $settings
 export PYTHONHASHSEED=0 HOME=/tmp
@@ -20,13 +20,13 @@ has=${libc#glibc }
 newer=$(printf '%s\n' "$GLIBC_MIN" "$has" | sort -V | tail -n 1)
 [ "$newer" = "$has" ] || fail "the base image has glibc $has; the locked packages need $GLIBC_MIN or newer"
 
-key=$(cat /build/key)
+key=$(cat /tmp/build/key)
 echo "saf-env: installing the interpreter $key"
 root=/opt/saf-env/python
-export UV_PYTHON_INSTALL_DIR=$root UV_PYTHON_DOWNLOADS=manual UV_PYTHON_DOWNLOADS_JSON_URL=/build/downloads.json
-export UV_CACHE_DIR=/var/cache/uv XDG_CONFIG_HOME=/run/saf-env/config
+export UV_PYTHON_INSTALL_DIR=$root UV_PYTHON_DOWNLOADS=manual UV_PYTHON_DOWNLOADS_JSON_URL=/tmp/build/downloads.json
+export UV_CACHE_DIR=/tmp/cache XDG_CONFIG_HOME=/tmp/reach/user XDG_CONFIG_DIRS=/tmp/reach/system
 cd /tmp
-/build/uv python install --no-bin --no-progress "$key"
+/tmp/build/uv python install --no-bin --no-progress "$key"
 
 home=$root/$key
 minor=$(cd "$home/bin" && ls python3.* | grep -E '^python3\.[0-9]+$')

@@ -79,7 +79,7 @@ def _render_interpreter(image: ImagePlan, folder: Path, uv: Uv, notify: Notify) 
             )
         name = f"cpython-{interpreter.version}-{interpreter.platform}.tar.gz"
         shutil.copyfile(packed(interpreter, uv, notify), folder / name)
-        url, digest, build = Path("/build", name).as_uri(), sha256(folder / name), "packed"
+        url, digest, build = Path("/tmp/build", name).as_uri(), sha256(folder / name), "packed"
     elif "://" not in url:
         archive = uv.home / url
         if not archive.is_file():
@@ -90,7 +90,7 @@ def _render_interpreter(image: ImagePlan, folder: Path, uv: Uv, notify: Notify) 
         if archive.name.endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")):
             check_members(archive)
         shutil.copyfile(archive, folder / archive.name)
-        url = Path("/build", archive.name).as_uri()
+        url = Path("/tmp/build", archive.name).as_uri()
     key, row = Build(interpreter.platform, interpreter.version, build, url, digest).row()
     write_json(folder / "downloads.json", {key: row})
     (folder / "key").write_text(key, encoding="ascii")

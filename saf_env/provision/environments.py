@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -98,22 +99,22 @@ def marker_of(env: EnvironmentPlan) -> dict[str, Any]:
 
 def _make(env: EnvironmentPlan, uv: Uv, python: Path, folder: Path, notify: Notify) -> None:
     notify(f"{env.key}: installing {len(env.packages)} packages")
-    wrong = _install(env, uv, python, folder)
-    if wrong:
+    seen = _install(env, uv, python, folder)
+    if wrong := seen.damages:
         notify(f"{env.key}: a file from uv's cache is damaged, fetching anew: {wrong[0].text}")
         _forget(env, uv, folder, wrong)
-        wrong = _install(env, uv, python, folder)
-    if wrong:
+        seen = _install(env, uv, python, folder)
+    if wrong := seen.damages:
         raise ToolchainError(
             f"{env.key}: {len(wrong)} installed files are not what their packages promise:\n"
             + "\n".join(damage.text for damage in wrong[:10]),
             hint="the package itself is wrong, or something changes files while they are "
             "installed; nothing of it is used. Lock another version of the package",
         )
-    _mark(env, uv, folder / "env")
+    _mark(env, uv, folder / "env", seen.digests)
 
 
-def _install(env: EnvironmentPlan, uv: Uv, python: Path, folder: Path) -> list[record.Damage]:
+def _install(env: EnvironmentPlan, uv: Uv, python: Path, folder: Path) -> record.Examined:
     """Let uv install ``env`` in ``folder/env`` and look at every file."""
     root = folder / "env"
     remove(root)
@@ -138,7 +139,7 @@ def _install(env: EnvironmentPlan, uv: Uv, python: Path, folder: Path) -> list[r
     if not done.ok:
         raise failed(f"install {env.key}", done)
     _compare(env, root)
-    return record.damages(root, own)
+    return record.examine(root, own)
 
 
 def _compare(env: EnvironmentPlan, root: Path) -> None:
@@ -154,7 +155,7 @@ def _compare(env: EnvironmentPlan, root: Path) -> None:
         )
 
 
-def _forget(env: EnvironmentPlan, uv: Uv, folder: Path, wrong: list[record.Damage]) -> None:
+def _forget(env: EnvironmentPlan, uv: Uv, folder: Path, wrong: Sequence[record.Damage]) -> None:
     """Remove from uv's cache the packages that damaged files came from."""
     names = {damage.package for damage in wrong}
     clean = sorted(env.packages if "" in names else names)
@@ -163,7 +164,7 @@ def _forget(env: EnvironmentPlan, uv: Uv, folder: Path, wrong: list[record.Damag
         raise failed("clean uv's cache of damaged packages", result)
 
 
-def _mark(env: EnvironmentPlan, uv: Uv, root: Path) -> None:
+def _mark(env: EnvironmentPlan, uv: Uv, root: Path, digests: Mapping[str, str | None]) -> None:
     """Write down what was verified: first every file, then, last of all, the marker."""
     seen = examine(root / "bin" / "python", uv)
     if env.interpreter.source == "system" and seen["digest"] != env.interpreter.sha256:
@@ -171,7 +172,7 @@ def _mark(env: EnvironmentPlan, uv: Uv, root: Path) -> None:
             f"{env.key}: {seen['executable']} has changed while the environment was made",
             hint="run the command again",
         )
-    data = write_json(root / probe.MANIFEST, record.manifest(root))
+    data = write_json(root / probe.MANIFEST, record.manifest(root, digests))
     verified = {
         "interpreter_digest": seen["digest"],
         "manifest_sha256": hashlib.sha256(data).hexdigest(),

@@ -40,6 +40,7 @@ _KEPT = 2
 _SEND = 'docker save -- "$2" | DOCKER_CONTEXT= DOCKER_HOST="$1" docker load --quiet'
 
 _STEP = re.compile(r"#(\d+) (?:\d+\.\d+ )?(.*)")
+_STAGES = ("[build ", "[image ")  # as images/Dockerfile calls them
 _OURS = "saf-env: "
 
 
@@ -347,7 +348,7 @@ def _telling(output: str) -> list[str]:
         text
         for number, text in steps
         # The head of a step is all of its command.
-        if broken and number == broken[0] and text.strip() and not text.startswith("[build ")
+        if broken and number == broken[0] and text.strip() and not text.startswith(_STAGES)
     ]
     ours = [t.removeprefix(f"{_OURS}error: ") for t in of_it if t.startswith(f"{_OURS}error: ")]
     if ours:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import csv
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +34,19 @@ class Damage:
 
     text: str
     package: str
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What a look at every file of an installed environment found.
+
+    Attributes:
+        damages: what is wrong with it; empty when every file is as promised.
+        digests: SHA-256 in hex by path relative to the environment, of the files that were read.
+    """
+
+    damages: Sequence[Damage]
+    digests: Mapping[str, str | None]
 
 
 def site_packages(root: Path) -> Path:
@@ -85,8 +98,8 @@ def files_of(root: Path) -> set[str]:
     return found
 
 
-def damages(root: Path, own: set[str]) -> list[Damage]:
-    """What is wrong with an installed environment; empty when every file is as promised.
+def examine(root: Path, own: set[str]) -> Examined:
+    """Every file of an installed environment against what its package promises.
 
     Args:
         root: its folder.
@@ -95,22 +108,28 @@ def damages(root: Path, own: set[str]) -> list[Damage]:
     try:
         promised = recorded(root)
     except ValueError as error:
-        return [Damage(str(error), "")]
+        return Examined([Damage(str(error), "")], {})
     present = files_of(root)
     kept = {path: promise for path, promise in promised.items() if path in present}
-    actual = probe.digests(
-        [str(root / path) for path in kept], [os.lstat(root / path).st_size for path in kept]
-    )
+    actual = _digests(root, kept)
     texts = {path: "is missing" for path in promised if path not in present}
     for path, promise in kept.items():
         if not promise.sha256 and not _by_installer(path):
             texts[path] = "has no digest in its RECORD"
-        elif promise.sha256 not in ("", actual[str(root / path)]):
+        elif promise.sha256 not in ("", actual[path]):
             texts[path] = "is not what its package's RECORD says"
     strangers = present - promised.keys() - own - _UV_FILES
     texts |= {p: "is in no package" for p in strangers if not _compiled(p, promised)}
     owners = {_top(path): promise.package for path, promise in promised.items()}
-    return [Damage(f"{p} {text}", owners.get(_top(p), "")) for p, text in sorted(texts.items())]
+    wrong = [Damage(f"{p} {text}", owners.get(_top(p), "")) for p, text in sorted(texts.items())]
+    return Examined(wrong, actual)
+
+
+def _digests(root: Path, paths: Collection[str]) -> dict[str, str | None]:
+    """SHA-256 of the files ``paths`` of ``root``, by those paths."""
+    full = {str(root / path): path for path in paths}
+    found = probe.digests(list(full), [os.lstat(path).st_size for path in full])
+    return {full[path]: digest for path, digest in found.items()}
 
 
 def _top(path: str) -> tuple[str, ...]:
@@ -133,19 +152,22 @@ def _compiled(path: str, promised: Mapping[str, Promise]) -> bool:
     return os.path.basename(folder) == "__pycache__" and ours and source in promised
 
 
-def manifest(root: Path) -> dict[str, object]:
-    """All that lies in a verified environment, as :func:`saf_env.probe.files` reads it."""
+def manifest(root: Path, known: Mapping[str, str | None]) -> dict[str, object]:
+    """All that lies in a verified environment, as :func:`saf_env.probe.files` reads it.
+
+    Args:
+        root: its folder.
+        known: digests that were taken just now, which need not be taken again.
+    """
     paths = sorted(files_of(root) - {probe.MARKER, probe.MANIFEST})
-    seen = {path: os.lstat(root / path) for path in paths}
-    full = [str(root / path) for path in paths]
-    digests = probe.digests(full, [seen[path].st_size for path in paths])
+    digests = {**_digests(root, [path for path in paths if path not in known]), **known}
     folders: dict[str, tuple[int, int, dict[str, tuple[int, int, int, str | None]]]] = {}
     for folder, _, _ in os.walk(root):
         stat = os.lstat(folder)
         where = os.path.relpath(folder, root)
         folders["" if where == "." else where] = (stat.st_ctime_ns, stat.st_ino, {})
-    for path, stat in seen.items():
+    for path in paths:
+        stat = os.lstat(root / path)
         folder, name = os.path.split(path)
-        digest = digests[str(root / path)]
-        folders[folder][2][name] = (stat.st_size, stat.st_ctime_ns, stat.st_ino, digest)
+        folders[folder][2][name] = (stat.st_size, stat.st_ctime_ns, stat.st_ino, digests[path])
     return {"schema": 1, "folders": folders}

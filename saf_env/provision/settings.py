@@ -19,8 +19,8 @@ from saf_env.errors import ToolchainError
 from saf_env.uv import Uv
 
 _MOST = 500 * 1024  # buildkit: session/secrets/secrets.go, MaxSecretSize
-_MOUNTED = "/run/saf-env/"
-WHEELS = "/build/wheels"
+_MOUNTED = "/tmp/reach/"
+WHEELS = "/tmp/build/wheels"
 """Where wheels of local folders are in the build."""
 
 # What is different in the build, or without a meaning there.

@@ -13,16 +13,16 @@ from saf_env.provision.settings import Settings
 from saf_env.transports.base import CommandResult
 
 BUILD = """\
-#4 [build 1/3] FROM docker.io/library/base
+#4 [build 1/2] FROM docker.io/library/base
 #4 DONE 0.1s
 
-#6 [build 2/3] RUN sh /build/interpreter.sh
+#6 [build 2/2] RUN sh /tmp/build/interpreter.sh
 #6 0.188 saf-env: installing the interpreter x
 #6 0.205 Downloading x
 #6 0.300 {said}
-#6 ERROR: process "/bin/sh -c sh /build/interpreter.sh" did not complete successfully: exit code: 1
+#6 ERROR: process "sh /tmp/build/interpreter.sh" did not complete successfully: exit code: 1
 ------
- > [build 2/3] RUN sh /build/interpreter.sh:
+ > [build 2/2] RUN sh /tmp/build/interpreter.sh:
 ------
 Dockerfile:16
 ERROR: failed to solve: process "/bin/sh -c sh" did not complete successfully: exit code: 1

@@ -37,7 +37,7 @@ def promise(data: bytes) -> str:
 
 
 def texts(root: Path) -> list[str]:
-    return [damage.text for damage in record.damages(root, {"pyvenv.cfg"})]
+    return [damage.text for damage in record.examine(root, {"pyvenv.cfg"}).damages]
 
 
 def site(root: Path) -> Path:
@@ -59,7 +59,7 @@ def test_changed_missing_and_unknown_files_are_told_with_their_package(root: Pat
     (site(root) / "pkg" / "b.py").write_text("")
     (site(root) / "other.pth").write_text("")
     (root / "bin" / "tool").unlink()
-    found = {d.text: d.package for d in record.damages(root, {"pyvenv.cfg"})}
+    found = {d.text: d.package for d in record.examine(root, {"pyvenv.cfg"}).damages}
     folder = "lib/python3.13/site-packages"
     assert found == {
         "bin/tool is missing": "pkg",
@@ -93,7 +93,9 @@ def test_a_digest_of_another_kind(root: Path) -> None:
 
 
 def test_the_manifest_holds_every_file_and_folder(root: Path) -> None:
-    folders = record.manifest(root)["folders"]
+    (root / "left").write_text("by nobody", "ascii")
+    known = record.examine(root, set()).digests
+    folders = record.manifest(root, known)["folders"]
     assert isinstance(folders, dict)
     files = {
         f"{folder}/{name}".lstrip("/") for folder, (*_, names) in folders.items() for name in names
@@ -102,4 +104,6 @@ def test_the_manifest_holds_every_file_and_folder(root: Path) -> None:
     size, _, inode, sha256 = folders["bin"][2]["tool"]
     path = root / "bin" / "tool"
     assert (size, inode) == (4, path.stat().st_ino)
-    assert sha256 == hashlib.sha256(b"tool").hexdigest()
+    assert sha256 == known["bin/tool"] == hashlib.sha256(b"tool").hexdigest()
+    assert "left" not in known
+    assert folders[""][2]["left"][3] == hashlib.sha256(b"by nobody").hexdigest()

@@ -56,9 +56,9 @@ def test_paths_of_this_machine_become_those_of_the_build(tmp_path: Path) -> None
         XDG_CONFIG_HOME=f"{tmp_path}/conf",
     )
     assert values(found) == {
-        "SSL_CERT_FILE": "/run/saf-env/certificates",
-        "SSL_CLIENT_CERT": "/run/saf-env/client-certificate",
-        "NETRC": "/run/saf-env/netrc",
+        "SSL_CERT_FILE": "/tmp/reach/certificates",
+        "SSL_CLIENT_CERT": "/tmp/reach/client-certificate",
+        "NETRC": "/tmp/reach/netrc",
     }
     assert found.files == {
         "certificates": tmp_path / "ca.pem",
@@ -76,7 +76,7 @@ def test_a_folder_of_certificates_becomes_one_file(tmp_path: Path) -> None:
     (folder / "c.pem").write_text("C", encoding="ascii")
     found = of(tmp_path, SSL_CERT_DIR=str(folder))
     assert sorted(found.files["certificates"].read_text("ascii").split()) == ["A", "C"]
-    assert values(found) == {"SSL_CERT_FILE": "/run/saf-env/certificates"}
+    assert values(found) == {"SSL_CERT_FILE": "/tmp/reach/certificates"}
 
 
 def test_local_folders_of_wheels_are_handed_in(tmp_path: Path) -> None:
