@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from saf_env.plan.model import ClusterPlan, NodePlan
     from saf_env.runtimes.base import Started
     from saf_env.spec.model import ClusterSpec
-    from saf_env.transports.base import Transport
+    from saf_env.transports.base import FileTransport, Transport
     from saf_env.uv import Uv
 
 
@@ -48,7 +48,7 @@ class Context:
     """One call of ``saf-env``.
 
     Attributes:
-        home: the project folder, absolute.
+        home: the project folder, absolute: the cluster file and the lock lie there.
         file: the cluster file, absolute.
     """
 
@@ -162,7 +162,7 @@ class Context:
     def _planned(self, no_containers: Mapping[str, str]) -> ClusterPlan:
         from saf_env.plan.build import build
 
-        return build(self.spec, self.lock, self.home, here=self.here, no_containers=no_containers)
+        return build(self.spec, self.lock, self.place, here=self.here, no_containers=no_containers)
 
     def _nameless(self, plan: ClusterPlan, host: str) -> str:
         """Why the native nodes of this machine would not find containers; empty when they would."""
@@ -192,11 +192,32 @@ class Context:
         return this_host(self.spec)
 
     @property
+    def controls(self) -> bool:
+        """Whether the cluster is run from this machine; elsewhere only its own nodes are asked."""
+        return self.spec.controlled_from(self.here)
+
+    @cached_property
+    def place(self) -> Path:
+        """Where the cluster's state, token and environments lie on this machine.
+
+        The project folder where the cluster is run from. On any other host, the folder that it is
+        provisioned in from there: both ways to start a node are of one mind about it.
+        """
+        from saf_env.plan.build import remote_home
+
+        try:
+            if self.controls:
+                return self.home
+            return Path.home() / remote_home(self.spec.hosts[self.here], self.spec.name)
+        except ClusterFileError:  # what runs can be stopped all the same
+            return self.home
+
+    @property
     def _recorded(self) -> list[Started]:
         """What was started and not stopped."""
         from saf_env.cluster import state as states
 
-        return states.read(self.home, self.spec.name).recorded
+        return states.read(self.place, self.spec.name).recorded
 
     @cached_property
     def engine(self) -> Engine:
@@ -224,9 +245,15 @@ class Context:
         """The running cluster's GCS."""
         from saf_env.cluster.gcs import Gcs
 
-        head, hosts = self.plan.head, self.hosts()
-        environ = os.environ if self.plan.host_of(head).here else {}
-        return Gcs(self.plan, lambda: hosts.transport(head), environ)
+        plan, hosts = self.plan, self.hosts()
+        native = [n for n in plan.on(self.here) if n.kind == "native"]
+        via = plan.head if self.controls or not native else native[0]
+        environ = os.environ if plan.host_of(via).here else {}
+        return Gcs(plan, via, lambda: hosts.transport(via), environ)
+
+    def way_to_head(self) -> FileTransport:
+        """This user's own ssh to the head's host, also where that is not asked as a rule."""
+        return self._connections.way(self.plan.host_of(self.plan.head), self.spec)
 
     def hosts(self, cluster: str = "") -> Hosts:
         """The hosts of ``cluster``, by default the cluster file's, which is the one in force.
@@ -247,17 +274,34 @@ class Context:
     def _connections(self) -> Connections:
         from saf_env.cluster.connect import Connections
 
-        return Connections(self.home, self.transport, self.engine)
+        return Connections(self.place, self.transport, self.engine)
 
     def nodes(self, names: Sequence[str]) -> tuple[NodePlan, ...]:
-        """The planned nodes called ``names``, or all.
+        """The planned nodes called ``names``, or all on hosts that this machine asks.
 
         Raises:
-            UsageError: there is no such node.
+            UsageError: there is no such node, or it is not for this machine to ask.
         """
         known = [node.name for node in self.plan.nodes]
         self.refuse_unknown(names, known, "node")
-        return tuple(n for n in self.plan.nodes if not names or n.name in names)
+        self.refuse_elsewhere(names)
+        return tuple(n for n in self.own_nodes() if not names or n.name in names)
+
+    def own_nodes(self) -> tuple[NodePlan, ...]:
+        """The nodes on hosts that this machine asks: all of them where the cluster is run from."""
+        unasked = self.hosts().unasked
+        return tuple(node for node in self.plan.nodes if node.host not in unasked)
+
+    def refuse_elsewhere(self, nodes: Iterable[str]) -> None:
+        """Raise UsageError when one of ``nodes`` is on a host that this machine does not ask."""
+        unasked = self.hosts().unasked
+        for node in self.spec.nodes:
+            if node.name in nodes and node.host in unasked:
+                raise UsageError(
+                    f"{node.name} is on {node.host}, and this machine is {self.here}",
+                    hint=f"run the command on {self.spec.here}, from which the cluster is run, or "
+                    f"on {node.host} itself",
+                )
 
     def refuse_unsupported(self, nodes: Sequence[NodePlan]) -> None:
         """Raise UsageError when the host of one of ``nodes`` can be given no Python of its own."""

@@ -163,6 +163,20 @@ def _up_and_down(commands: _Subcommands) -> None:
         help="do without the nodes of hosts that cannot be reached (not without the head)",
     )
     up.add_argument("--json", action="store_true", help="print the status of the nodes as JSON")
+    join = commands.add(
+        "join",
+        "check, start and attest one node of this machine, whose cluster runs elsewhere",
+        "saf-env join beta-mlx",
+    )
+    join.add_argument("node", metavar="NODE", help="a node of this machine")
+    join.add_argument(
+        "--ignore",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="let check ID fail with a warning",
+    )
+    join.add_argument("--json", action="store_true", help="print the status of the nodes as JSON")
     down = commands.add(
         "down", "stop this cluster, or some of its nodes, and nothing else", "saf-env down"
     )

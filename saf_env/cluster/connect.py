@@ -24,8 +24,9 @@ from saf_env.runtimes.agent import private_folder
 from saf_env.runtimes.compose import ComposeRuntime
 from saf_env.runtimes.native import NativeRuntime
 from saf_env.spec.model import ClusterSpec
-from saf_env.transports.base import Transport
+from saf_env.transports.base import FileTransport, Transport
 from saf_env.transports.local import LocalTransport
+from saf_env.transports.unasked import UnaskedTransport
 
 if TYPE_CHECKING:
     from saf_env.transports.ssh import SshTransport
@@ -61,7 +62,7 @@ class Connections:
     """Makes the hosts of the clusters of one project, with one way to each for all its work.
 
     Args:
-        home: the project folder, absolute.
+        home: the folder of the cluster's state on this machine, absolute.
         local: this machine.
         engine: its Docker engine.
         environ: variables of the user.
@@ -76,6 +77,10 @@ class Connections:
         self._environ = environ
         self._ways: dict[HostPlan, SshTransport] = {}
 
+    def way(self, host: HostPlan, spec: ClusterSpec) -> FileTransport:
+        """The way to another host, also to one that this machine does not ask as a rule."""
+        return self._way(host, temp_dir(self._home, spec))
+
     def hosts(self, cluster: str, spec: ClusterSpec | None = None, here: str = "") -> Hosts:
         """The hosts of a cluster.
 
@@ -86,6 +91,7 @@ class Connections:
         """
         state = states.read(self._home, cluster)
         plans, places, head = dict(state.hosts), {s.node: s.host for s in state.recorded}, ""
+        unasked: set[str] = set()
         folder = Path("/tmp") / (state.folder or folder_of(str(self._home), cluster).name)
         own = this_platform()
         platform = own.name if own else "linux-x86_64"
@@ -97,6 +103,7 @@ class Connections:
             plans = {name: plan for name, plan in plans.items() if not plan.here}
             plans |= host_plans(spec, self._home, here, platform)
             places |= {node.name: node.host for node in spec.nodes}
+            unasked = set() if spec.controlled_from(here) else {*spec.hosts} - {here}
         if not any(plan.here for plan in plans.values()):
             plans[""] = HostPlan("", "", platform, "", None, self._home)
         inside = {name for name, plan in plans.items() if plan.here}
@@ -105,7 +112,9 @@ class Connections:
         made = {
             name: self._host(plan, cluster, folder, containers=name in inside)
             for name, plan in plans.items()
+            if name not in unasked
         }
+        made |= {name: self._unasked(plans[name], spec.here) for name in unasked if spec}
         return Hosts(made, folder, places, head)
 
     def _host(self, plan: HostPlan, cluster: str, folder: Path, *, containers: bool) -> Host:
@@ -124,6 +133,12 @@ class Connections:
         if containers or file.exists():
             compose = ComposeRuntime(engine, folder.name, file, hand)
         return Host(plan, way, Runtimes(native, compose), engine, python)
+
+    def _unasked(self, plan: HostPlan, controller: str) -> Host:
+        way = UnaskedTransport(plan.name, controller)
+        native = NativeRuntime(way, agent_python(plan.home), Path("/"), Path("/"), {})
+        python = agent_python(plan.home)
+        return Host(plan, way, Runtimes(native), Engine(way, {}), python, asked=False)
 
     def _engine_of(self, plan: HostPlan, way: SshTransport, folder: Path) -> Engine:
         # By who is meant, not by the name: what is left of an earlier way leads somewhere else.

@@ -48,7 +48,7 @@ def fix(
     told = [f for f in acted if f.level != "skip"] or acted
     notice(f"mending {', '.join(dict.fromkeys(f.id for f in told))}")
     unsound = {f.node for f in acted if f.id in _INSTALLED}
-    with states.held(project.home, project.plan.name, "saf-env check --fix"):
+    with states.held(project.plan.home, project.plan.name, "saf-env check --fix"):
         if "token" in ids:
             _token(project, notice)
         if "advertised-name" in ids:
@@ -91,7 +91,7 @@ def _token(project: Project, notice: Notify) -> None:
         notice("made the token")
         return
     running = bool(found_nodes(project))
-    for line in mend_token(project.home, project.plan.name, running=running):
+    for line in mend_token(project.plan.home, project.plan.name, running=running):
         notice(line)
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from saf_env.errors import BringUpError, CommandTimeoutError
+from saf_env.plan.build import token_path
 from saf_env.plan.command import IMAGE_PYTHON
-from saf_env.plan.model import ClusterPlan
+from saf_env.plan.model import ClusterPlan, NodePlan
 from saf_env.transports.base import Running, Transport
 from saf_env.transports.script import script
 
@@ -30,6 +31,8 @@ class RayNode:
         alive: whether the GCS takes it to be alive.
         address, port: of its node manager.
         resources: what it offers in total.
+        told: what it said of itself when it was attested, as :func:`saf_env.probe.gather` gives it;
+            None when it was not.
     """
 
     id: str
@@ -39,24 +42,29 @@ class RayNode:
     address: str
     port: int
     resources: Mapping[str, float]
+    told: Mapping[str, Any] | None = None
 
 
 class Gcs:
-    """The GCS of one cluster, asked from where its head runs: the host, or the container.
+    """The GCS of one cluster, asked from where one of its nodes runs: the host, or the container.
 
     Args:
         plan: the cluster.
+        via: the node in whose environment it is asked: the head, or, on a host that does not ask
+            the head's, a native node of its own.
         transport: gives the way there when it is needed: a container may not run yet.
-        environ: variables of the head's user.
+        environ: variables of the user there.
     """
 
     def __init__(
         self,
         plan: ClusterPlan,
+        via: NodePlan,
         transport: Callable[[], Transport],
         environ: Mapping[str, str] = os.environ,
     ) -> None:
         self._plan = plan
+        self.via = via
         self._transport = transport
         self._environ = environ
 
@@ -95,7 +103,8 @@ class Gcs:
 
     def attest(
         self,
-        head: str,
+        via: NodePlan,
+        run: str,
         runs: Mapping[str, str],
         probe: tuple[str, Mapping[str, Any]],
         seconds: float,
@@ -106,16 +115,17 @@ class Gcs:
         the nodes. Read its output with :func:`attested`.
 
         Args:
-            head: the run of the head, which the driver works through.
-            runs: node name by run.
+            via: the node that the driver works through, on the host of :attr:`via`.
+            run: its run.
+            runs: node name by run, of the nodes to probe.
             probe: source text of the probe, and its request.
-            seconds: how long the wait for the head, that for the others, and the probing may take.
+            seconds: how long the wait for that node, that for the others, and the probing may take.
         """
         request = {
             "op": "attest",
             "address": self._plan.address,
-            "node_ip": self._plan.head.advertise,
-            "head": {"run": head, "name": self._plan.head.name},
+            "node_ip": via.advertise,
+            "via": {"run": run, "name": via.name},
             "runs": dict(runs),
             "probe": probe[0],
             "probe_request": dict(probe[1]),
@@ -132,15 +142,17 @@ class Gcs:
             self._transport().run(argv, env=env, timeout=20.0, stdin=stdin)
 
     def _command(self, request: Mapping[str, Any]) -> tuple[list[str], dict[str, str], str]:
-        """Command, variables and standard input by which the head's environment asks."""
-        head = self._plan.head
-        if head.kind == "container":
+        """Command, variables and standard input by which the node's environment asks."""
+        if self.via.kind == "container":
             python, env = IMAGE_PYTHON, {}
         else:
             names = ("HOME", "LANG", "USER")
             inherited = {k: v for k in names if (v := self._environ.get(k)) is not None}
-            python = head.environment.python
-            env = {**inherited, "PATH": "/usr/bin:/bin", **head.variables}
+            python = self.via.environment.python
+            # Before its first start the token is not yet where the node will look for it.
+            host = self._plan.host_of(self.via)
+            token = {"RAY_AUTH_TOKEN_PATH": str(token_path(host.home, self._plan.name))}
+            env = {**inherited, "PATH": "/usr/bin:/bin", **self.via.variables, **token}
         # -I: no variable, and nothing of the folder, may take the place of what is locked.
         argv, stdin = script(python, _INSIDE, request, ("-I",))
         return argv, env, stdin

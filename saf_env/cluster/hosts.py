@@ -42,6 +42,7 @@ class Host:
         engine: its Docker engine, if it has one.
         python: a Python of ours on it, by which it is looked at; on another host it is there once
             the host is provisioned.
+        asked: whether this machine asks it. Only the host that the cluster is run from asks others.
     """
 
     plan: HostPlan
@@ -49,6 +50,7 @@ class Host:
     runtime: Runtimes
     engine: Engine
     python: Path
+    asked: bool = True
 
 
 class Hosts:
@@ -77,10 +79,15 @@ class Hosts:
         """Names of all hosts."""
         return list(self._hosts)
 
+    @property
+    def unasked(self) -> set[str]:
+        """Names of those that this machine does not ask: of them it knows what Ray tells."""
+        return {name for name, host in self._hosts.items() if not host.asked}
+
     def ask(
         self, names: Iterable[str], question: Callable[[Host], _Answer]
     ) -> tuple[dict[str, _Answer], dict[str, HostUnreachableError]]:
-        """Ask the hosts ``names`` side by side.
+        """Ask the hosts ``names`` side by side, less those that are not for us to ask.
 
         Returns:
             The answers by host, and for those that could not be reached, why.
@@ -88,7 +95,7 @@ class Hosts:
         Raises:
             SafEnvError: what ``question`` raised else, once all were asked.
         """
-        wanted = list(dict.fromkeys(names))
+        wanted = [name for name in dict.fromkeys(names) if self._hosts[name].asked]
         lost: dict[str, HostUnreachableError] = {}
 
         def one(name: str) -> list[_Answer]:
@@ -165,6 +172,8 @@ class Hosts:
         """Raise BringUpError when nobody can tell which of the ``recorded`` containers run."""
         for name, host in self._hosts.items():
             with contextlib.suppress(HostUnreachableError):  # which look() tells
+                if not host.asked:
+                    continue
                 host.runtime.refuse_silence(self._on(name, recorded))
 
     def stop(

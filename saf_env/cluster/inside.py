@@ -12,18 +12,32 @@ import sys
 import time
 from typing import Any
 
+_TABLE = b"saf-env"
+"""Namespace in the GCS's table of keys: what each start said of itself when it was attested."""
 
-def nodes(address: str, timeout: float) -> list[dict[str, Any]]:
+
+def nodes(address: str, timeout: float, *, told: bool = False) -> list[dict[str, Any]]:
     """The nodes that the GCS at ``address`` knows.
+
+    Args:
+        address: of the GCS.
+        timeout: seconds.
+        told: whether to get, too, what living nodes said of themselves when they were attested.
 
     Returns:
         For each: ``id``, ``name`` and ``run`` (from our labels, empty for a node that is not ours),
-        ``alive``, ``address``, ``port`` of its node manager, and total ``resources``.
+        ``alive``, ``address``, ``port`` of its node manager, total ``resources``, and ``told``: the
+        probe's answer, or None.
     """
     from ray._raylet import GcsClient
 
     client = GcsClient(address=address)
     infos = client.get_all_node_info(timeout=timeout)
+    runs = {dict(i.labels).get("saf-run", "") for i in infos.values() if i.state == 0} - {""}
+    said: dict[bytes, bytes] = {}
+    if told and runs:
+        keys = [run.encode() for run in sorted(runs)]
+        said = client.internal_kv_multi_get(keys, namespace=_TABLE, timeout=timeout)
     return [
         {
             "id": node_id.hex(),
@@ -33,9 +47,18 @@ def nodes(address: str, timeout: float) -> list[dict[str, Any]]:
             "address": info.node_manager_address,
             "port": info.node_manager_port,
             "resources": dict(info.resources_total),
+            "told": _told(said.get(dict(info.labels).get("saf-run", "").encode())),
         }
         for node_id, info in infos.items()
     ]
+
+
+def _told(value: bytes | None) -> Any:
+    """What a start said of itself; None for what no ``attest`` has written."""
+    try:
+        return json.loads(value) if value else None
+    except ValueError:
+        return None
 
 
 def wait_for(address: str, wanted: dict[str, str], seconds: float) -> list[dict[str, Any]]:
@@ -66,15 +89,18 @@ def wait_for(address: str, wanted: dict[str, str], seconds: float) -> list[dict[
 def attest(request: dict[str, Any]) -> dict[str, Any]:
     """Wait until the nodes of a request are alive and run the probe in a Ray worker on each.
 
+    What each said is kept in the GCS, so that any host of the cluster can judge it.
+
     Returns:
         ``nodes`` as of :func:`nodes`; ``facts`` by node name. A node whose worker fails, or does
         not answer in time, has ``{"error": reason}`` for facts.
     """
     import ray
+    from ray._raylet import GcsClient
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    address, head = request["address"], request["head"]
-    wait_for(address, {head["run"]: head["name"]}, request["seconds"])
+    address, via = request["address"], request["via"]
+    wait_for(address, {via["run"]: via["name"]}, request["seconds"])
     os.chdir("/")  # Ray puts the driver's working directory on the path of its workers
     ray.init(
         address=address,
@@ -98,11 +124,14 @@ def attest(request: dict[str, Any]) -> dict[str, Any]:
             pending[node["name"]] = task.options(scheduling_strategy=here).remote(
                 request["probe"], request["probe_request"]
             )
+    client, runs = GcsClient(address=address), {n: run for run, n in request["runs"].items()}
     ray.wait(list(pending.values()), num_returns=len(pending), timeout=request["seconds"])
     facts = {}
     for name, reference in pending.items():
         try:
             facts[name] = ray.get(reference, timeout=0.1)
+            said = json.dumps(facts[name]).encode()
+            client.internal_kv_put(runs[name].encode(), said, True, namespace=_TABLE)
         except Exception as error:  # whatever it is, it is this node's answer
             facts[name] = {"error": f"{type(error).__name__}: {error}"}
     ray.shutdown()
@@ -135,7 +164,7 @@ def main() -> None:
     answer: dict[str, Any]
     try:
         if request["op"] == "nodes":
-            answer = {"nodes": nodes(request["address"], request["seconds"])}
+            answer = {"nodes": nodes(request["address"], request["seconds"], told=True)}
         elif request["op"] == "drain":
             drain(request["address"], request["ids"], request["reason"])
             answer = {}

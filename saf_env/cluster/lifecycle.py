@@ -7,15 +7,13 @@
 * a node that is half dead (its Ray lost a process) is stopped and started again;
 * without a living head nothing of the cluster is of use: Ray's workers never rejoin a new head, so
   all of it starts anew;
+* a node on a host that this machine does not ask (see :attr:`Hosts.unasked`) is what Ray tells;
 * a node that runs, but was started from another plan, is never stopped under running work: ``up``
   refuses and says so.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 import secrets
 import threading
 import time
@@ -25,12 +23,14 @@ from typing import Any
 
 from saf_env.cluster import state as states
 from saf_env.cluster.attest import REQUEST, differences, probe_source
+from saf_env.cluster.deaths import refuse_dead
 from saf_env.cluster.gcs import Gcs, RayNode, attested
 from saf_env.cluster.hosts import Host, Hosts, refuse_lost
+from saf_env.cluster.same_plan import plan_digest, refuse_changed, refuse_headless
+from saf_env.cluster.status import proven, seen_by_ray
 from saf_env.errors import BringUpError
-from saf_env.plan.command import ray_start
 from saf_env.plan.model import ClusterPlan, NodePlan
-from saf_env.runtimes.base import Died, Found, Started, by_node
+from saf_env.runtimes.base import Found, Started, by_node
 from saf_env.runtimes.native import waited
 from saf_env.transports.base import Running
 
@@ -39,8 +39,6 @@ START_SECONDS = 90.0
 
 _PATIENCE = 20.0
 """Seconds that the GCS of a running head gets to answer before the cluster is taken to be dead."""
-
-_STACK = re.compile(r"\+0x[0-9a-f]+\) \[0x|StackTrace Information")
 
 Gate = Callable[[Sequence[NodePlan]], None]
 """Judges nodes that are about to start; raises :class:`saf_env.errors.PreflightError`."""
@@ -61,29 +59,6 @@ class UpResult:
     started: tuple[str, ...]
     attested: tuple[str, ...]
     seconds: float
-
-
-def plan_digest(node: NodePlan, address: str) -> str:
-    """A digest of all that decides how a node runs; part of its mark, so that changes are seen."""
-    value = [ray_start(node, address), sorted(node.variables.items()), node.fingerprint]
-    if node.image is not None:  # a limit of memory is Compose's to keep, and Ray is not told
-        value += [node.image.key, node.network, node.memory]
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:16]
-
-
-def refuse_moved(plan: ClusterPlan) -> None:
-    """Do nothing unless the cluster runs where the plan does not look for it any more.
-
-    Raises:
-        BringUpError: it was started under another id, see :func:`saf_env.plan.build.folder_of`.
-    """
-    started = states.read(plan.home, plan.name)
-    if started.nodes and started.folder != plan.folder.name:
-        raise BringUpError(
-            f"cluster {plan.name} was started with another address or port of its head, "
-            "or for another number of hosts",
-            hint="run `saf-env down`, then `saf-env up`",
-        )
 
 
 class Lifecycle:
@@ -119,16 +94,20 @@ class Lifecycle:
                 started is stopped again.
         """
         began = time.monotonic()
-        wanted = {self._plan.head.name, *only} if only else {n.name for n in self._plan.nodes}
+        wanted = self._wanted(only)
         self._needed = {n.host for n in self._plan.nodes if n.name in wanted}
         self._hosts.refuse_silence(self._state.recorded)  # silence is not "nothing runs"
-        running = self._running()
+        running, told = self._running()
         missing = [n for n in self._plan.nodes if n.name in wanted - running.keys()]
         runs = {name: found.run for name, found in running.items()}
-        unproven = [name for name, run in runs.items() if not self._state.is_attested(name, run)]
+        unproven = [
+            name
+            for name, run in runs.items()
+            if not self._state.is_attested(name, run) and name not in told
+        ]
+        self._record(running, told)
         if not missing and not unproven:
             return UpResult((), (), time.monotonic() - began)
-        self._record(running, unproven)
         if missing:
             self._clear(missing)
             gate(missing)
@@ -144,44 +123,56 @@ class Lifecycle:
         joined = tuple(n.name for n in self._plan.nodes if n.name in {*unproven, *started})
         return UpResult(started, joined, time.monotonic() - began)
 
+    def _wanted(self, only: Collection[str]) -> set[str]:
+        """Names of the nodes to bring up; a head that is not ours to start has to be there."""
+        if not only:
+            return {node.name for node in self._plan.nodes}
+        head = self._plan.head
+        return {*only} if head.host in self._hosts.unasked else {head.name, *only}
+
     def _found(self) -> list[Found]:
         """What runs, as far as it can be seen; the hosts that this call needs must be."""
         found, lost = self._hosts.look(self._state.recorded)
         refuse_lost({name: error for name, error in lost.items() if name in self._needed})
         return found
 
-    def _running(self) -> dict[str, Found]:
-        """What runs as planned, by name."""
+    def _running(self) -> tuple[dict[str, Found], set[str]]:
+        """What runs as planned, by name; and who of it is known by Ray to have proven it.
+
+        Raises:
+            BringUpError: something runs from another plan; or the head, which another host has to
+                start, does not run.
+        """
+        plan, elsewhere = self._plan, self._hosts.unasked
         found = by_node(self._found())
-        if not any(f.whole("head") for f in found.values()):
-            return {}
-        self._refuse_changed(found)
-        known = self._gcs.nodes(_PATIENCE)
-        alive = {node.run for node in known or () if node.alive}
-        whole = [n for n in self._plan.nodes if n.name in found and found[n.name].whole(n.role)]
-        return {n.name: found[n.name] for n in whole if found[n.name].run in alive}
+        joins = plan.head.host in elsewhere
+        if not joins and not any(f.whole("head") for f in found.values()):
+            return {}, set()
+        if not joins:
+            refuse_changed(plan, found)
+        known = self._gcs.nodes(_PATIENCE) or []
+        if joins:
+            found |= seen_by_ray(plan, elsewhere, known)
+            refuse_headless(plan, found)
+            refuse_changed(plan, found)
+        alive = {node.run: node for node in known if node.alive}
+        whole = [n for n in plan.nodes if n.name in found and found[n.name].whole(n.role)]
+        running = {n.name: found[n.name] for n in whole if found[n.name].run in alive}
+        told = {name for name, f in running.items() if proven(plan.node(name), alive[f.run])}
+        return running, {*told, *(n.name for n in plan.nodes if n.host in elsewhere)}
 
-    def _refuse_changed(self, found: Mapping[str, Found]) -> None:
-        address = self._plan.address
-        planned = {node.name: plan_digest(node, address) for node in self._plan.nodes}
-        changed = [
-            name
-            for name, f in sorted(found.items())
-            if f.whole("worker") and f.run.split(".")[0] != planned.get(name)
-        ]
-        if changed:
-            raise BringUpError(
-                f"running from an earlier plan: {', '.join(changed)}. The cluster file or its lock "
-                "has changed since they were started",
-                hint="run `saf-env down`, then `saf-env up`; work that runs on them would be lost, "
-                "so this is never done by itself",
-            )
+    def _record(self, running: Mapping[str, Found], told: Collection[str]) -> None:
+        """Write down what runs here or on hosts that we ask, and is not, or no more, in the state.
 
-    def _record(self, running: Mapping[str, Found], names: Sequence[str]) -> None:
-        """Write down what runs and is not, or no more, in the state file."""
-        for name in names:
-            if (leader := running[name].leader) is not None:
-                self._state = self._state.with_started(leader)
+        Args:
+            running: by name.
+            told: names of those that Ray knows to have proven what they are.
+        """
+        for name, found in running.items():
+            if found.leader is not None and not self._state.is_attested(name, found.run):
+                self._state = self._state.with_started(found.leader)
+                if name in told:
+                    self._state = self._state.with_attested([name])
         states.write(self._plan.home, self._plan.name, self._state)
 
     def _clear(self, missing: Sequence[NodePlan]) -> None:
@@ -203,14 +194,15 @@ class Lifecycle:
     ) -> None:
         plan = self._plan
         wanted = {run: name for name, run in runs.items() if name in joining}
-        probe = (probe_source(), REQUEST)
+        probe, via = (probe_source(), REQUEST), self._driver_node(runs)
+        question = (via, runs[via.name], wanted, probe, START_SECONDS)
         asking: Running | None = None
         try:
-            if plan.head.kind == "native":  # loading Ray overlaps with the start of the nodes
-                asking = self._gcs.attest(runs[plan.head.name], wanted, probe, START_SECONDS)
+            if via.kind == "native":  # loading Ray overlaps with the start of the nodes
+                asking = self._gcs.attest(*question)
             self._start(missing, runs)
             if asking is None:
-                asking = self._gcs.attest(runs[plan.head.name], wanted, probe, START_SECONDS)
+                asking = self._gcs.attest(*question)
             self._notify(f"waiting for Ray on {', '.join(sorted(joining))}")
             output = self._watched(asking, runs)
         finally:
@@ -220,6 +212,19 @@ class Lifecycle:
         self._judge([n for n in plan.nodes if n.name in joining], nodes, facts)
         self._state = self._state.with_attested(joining)
         states.write(plan.home, plan.name, self._state)
+
+    def _driver_node(self, runs: Mapping[str, str]) -> NodePlan:
+        """The node that the driver which attests works through: the head, or one of this host."""
+        via = self._gcs.via
+        if via.name in runs:
+            return via
+        beside = [n for n in self._plan.on(via.host) if n.kind == "native" and n.name in runs]
+        if not beside:
+            raise BringUpError(
+                f"no native node of {via.host} runs, and Ray is asked from one",
+                hint=f"run `saf-env join {via.name}` first",
+            )
+        return beside[0]
 
     def _start(self, missing: Sequence[NodePlan], runs: Mapping[str, str]) -> None:
         """Start the head, the containers with it, and native workers once it is about to register.
@@ -275,7 +280,7 @@ class Lifecycle:
         native = self._hosts[head.host].runtime.native
         waiting = native.wait([(leader, head)], (head.address, port), START_SECONDS)
         answers, dead = waited(_output(waiting))
-        _refuse_dead(dead)
+        refuse_dead(dead)
         if not answers:
             raise BringUpError(
                 f"{head.name}: its agent is silent on port {port} after {START_SECONDS:.0f} s",
@@ -297,7 +302,7 @@ class Lifecycle:
         try:
             while (done := asking.poll()) is None:
                 seen = [watch.poll() for watch in watches]
-                _refuse_dead([died for dead in seen for died in dead or ()])
+                refuse_dead([died for dead in seen for died in dead or ()])
                 if None in seen:
                     raise BringUpError(
                         f"the cluster was not ready after {seconds:.0f} s",
@@ -356,23 +361,6 @@ class Lifecycle:
         left = {node for node in names if self._plan_host(node) in lost}
         self._state = self._state.without({*names} - left)
         states.write(self._plan.home, self._plan.name, self._state)
-
-
-def last_words(log: str, count: int = 15) -> list[str]:
-    """The last ``count`` lines of a log, less the C++ stack that Ray's programs end with."""
-    lines = [line for line in log.splitlines() if line.strip() and not _STACK.search(line)]
-    return [line[:500] for line in lines[-count:]]
-
-
-def _refuse_dead(dead: Sequence[Died]) -> None:
-    for victim in dead:
-        lines = last_words(victim.tail)
-        raise BringUpError(
-            f"{victim.node} died while the cluster was starting. The end of its log:\n"
-            + "\n".join(f"    {line}" for line in lines),
-            hint=f"`saf-env logs {victim.node}` shows all of it",
-            node=victim.node,
-        )
 
 
 def _output(running: Running) -> str:

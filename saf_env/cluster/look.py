@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -10,14 +10,14 @@ from typing import Any
 from saf_env.cluster import state as states
 from saf_env.cluster.gate import gather
 from saf_env.cluster.gcs import RayNode
-from saf_env.cluster.lifecycle import plan_digest
 from saf_env.cluster.project import Project
-from saf_env.cluster.status import NodeStatus, state_of, strangers
+from saf_env.cluster.same_plan import plan_digest
+from saf_env.cluster.status import NodeStatus, proven, seen_by_ray, state_of, strangers
 from saf_env.errors import HostUnreachableError
 from saf_env.plan.build import token_path
 from saf_env.plan.fingerprint import actual_fingerprint
-from saf_env.plan.model import ClusterPlan
 from saf_env.preflight.registry import ENVIRONMENT, judge
+from saf_env.provision.environments import ready
 from saf_env.runtimes.base import Found, by_node
 
 
@@ -51,31 +51,32 @@ class Look:
 
 def look(project: Project) -> Look:
     """See :class:`Look`. Nothing is changed, and no state file is believed."""
-    plan = project.plan
-    state = states.read(project.home, plan.name)
+    plan, hosts = project.plan, project.hosts()
+    state = states.read(plan.home, plan.name)
     with ThreadPoolExecutor() as pool:
         facts = pool.submit(gather, project, plan.nodes, tolerant=True)
-        seen_there, lost = project.hosts().look(state.recorded)
+        seen_there, lost = hosts.look(state.recorded)
         found = by_node(seen_there)
-        # Without the token nobody is let in: what runs cannot be asked.
-        token = token_path(project.home, plan.name).exists()
-        alive = token and plan.head.name in found and found[plan.head.name].whole("head")
-        known = project.gcs.nodes() if alive else None
+        known = _known(project, found)
         seen = facts.result()
     by_run = {node.run: node for node in known or ()}
-    found |= _by_ray(plan, lost, known or ())
+    elsewhere = {*lost, *hosts.unasked}
+    found |= seen_by_ray(plan, elsewhere, known or ())
     ray = {name: by_run[f.run] for name, f in found.items() if f.run in by_run}
     nodes = []
     for node in plan.nodes:
-        inside = seen[node.name]["facts"]
+        present, inside = found.get(node.name), seen[node.name]["facts"]
+        if node.host in elsewhere:  # nothing newer is known than what it said to Ray
+            inside, intact = _told(ray.get(node.name)), True
+        else:
+            environment = judge(plan, node, seen[node.name], (), only=ENVIRONMENT)
+            intact = not any(finding.level in ("fail", "skip") for finding in environment)
         fingerprint = actual_fingerprint(inside)
-        environment = judge(plan, node, seen[node.name], (), only=ENVIRONMENT)
-        intact = not any(finding.level in ("fail", "skip") for finding in environment)
-        present = found.get(node.name)
         status = state_of(
             node,
             recorded=node.name in state.nodes,
-            attested=present is not None and state.is_attested(node.name, present.run),
+            attested=present is not None
+            and (state.is_attested(node.name, present.run) or proven(node, ray.get(node.name))),
             found=present,
             ray=ray.get(node.name),
             head_answers=known is not None,
@@ -89,15 +90,21 @@ def look(project: Project) -> Look:
     return Look(nodes, ray, others, leftovers, lost)
 
 
-def _by_ray(plan: ClusterPlan, lost: Collection[str], known: Sequence[RayNode]) -> dict[str, Found]:
-    """What Ray says of the nodes on hosts that we cannot reach."""
-    there = {node.name: node for node in plan.nodes if node.host in lost}
-    roles = {"leader": 1, "raylet": 1, "gcs": 1}
-    return {
-        ray.name: Found(ray.name, ray.run, roles, None, there[ray.name].host)
-        for ray in known
-        if ray.alive and ray.name in there
-    }
+def _known(project: Project, found: Mapping[str, Found]) -> list[RayNode] | None:
+    """What the GCS knows; None when it does not answer, or cannot be asked from here."""
+    plan, head = project.plan, project.plan.head
+    # Without the token nobody is let in: what runs cannot be asked.
+    if not token_path(plan.home, plan.name).exists():
+        return None
+    if head.host in project.hosts().unasked:
+        return project.gcs.nodes() if ready(project.gcs.via.environment) else None
+    alive = head.name in found and found[head.name].whole("head")
+    return project.gcs.nodes() if alive else None
+
+
+def _told(ray: RayNode | None) -> dict[str, Any]:
+    """The facts that a node told when it was attested."""
+    return dict(ray.told.get("facts", {})) if ray is not None and ray.told else {}
 
 
 def _of_this_plan(project: Project, found: Found | None) -> bool:

@@ -8,10 +8,10 @@ from collections.abc import Collection
 from saf_env.cluster.in_use import refuse_in_use
 from saf_env.cluster.project import Project, found_nodes
 from saf_env.cluster.provisioning import provision_hosts
-from saf_env.cluster.token import ensure_token
+from saf_env.cluster.token import ensure_token, fetch_token
 from saf_env.errors import BringUpError
-from saf_env.plan.build import token_path
-from saf_env.plan.model import ClusterPlan, ImagePlan, NodePlan
+from saf_env.plan.build import agent_python, token_path
+from saf_env.plan.model import ClusterPlan, EnvironmentPlan, ImagePlan, NodePlan
 from saf_env.plan.names import host_names, hosts_lines
 from saf_env.preflight.registry import OF_ENGINE
 from saf_env.provision.environments import ensure_environment, ready
@@ -46,12 +46,17 @@ def prepare(
     plan = project.plan
     _refuse_engine(project, ignore, only)
     provision_hosts(project, step, only=only)
-    native = [node.environment for node in plan.nodes if _native_here(plan, node)]
-    for environment in {e.key: e for e in [*native, plan.driver]}.values():
+    wanted = [node.environment for node in plan.nodes if _native_here(plan, node)]
+    joins = bool(project.hosts().unasked)
+    if not joins:
+        wanted.append(plan.driver)
+    for environment in {e.key: e for e in wanted}.values():
         if not ready(environment):
             refuse_in_use(project, environment)
         ensure_environment(environment, project.uv, step)
-    for host, image in _images(plan, only):
+    if joins and wanted:
+        _let_be_looked_at(plan, wanted[0])
+    for host, image in _images(project, only):
         make_image(project, host, image, step)
     lines = name_lines(project)
     if not lines:
@@ -65,6 +70,15 @@ def prepare(
     return bool(changed)
 
 
+def _let_be_looked_at(plan: ClusterPlan, environment: EnvironmentPlan) -> None:
+    """Let the host that the cluster is run from find a Python here, as if it had provisioned it."""
+    link = agent_python(plan.home)
+    if not link.exists():
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.unlink(missing_ok=True)
+        link.symlink_to(environment.python.resolve())
+
+
 def _native_here(plan: ClusterPlan, node: NodePlan) -> bool:
     return node.kind == "native" and plan.host_of(node).here
 
@@ -76,7 +90,7 @@ def _refuse_engine(project: Project, ignore: Collection[str], only: Collection[s
         PreflightError: a container that is to start could not be built, or not be run.
     """
     plan, hosts = project.plan, project.hosts()
-    nodes = [node for node in plan.containers if _needed(plan, node, only)]
+    nodes = [node for node in plan.containers if _needed(project, node, only)]
     wanted = [(n.host, n.image) for n in nodes if n.image]
     if not wanted:
         return
@@ -96,13 +110,16 @@ def _refuse_engine(project: Project, ignore: Collection[str], only: Collection[s
         refuse_failed([f for f in found if f.level == "fail" or f.node not in bare])
 
 
-def _needed(plan: ClusterPlan, node: NodePlan, only: Collection[str]) -> bool:
-    return not only or node.name in only or node == plan.head
+def _needed(project: Project, node: NodePlan, only: Collection[str]) -> bool:
+    if node.host in project.hosts().unasked:
+        return False
+    return not only or node.name in only or node == project.plan.head
 
 
-def _images(plan: ClusterPlan, only: Collection[str]) -> list[tuple[str, ImagePlan]]:
+def _images(project: Project, only: Collection[str]) -> list[tuple[str, ImagePlan]]:
     """The images that hosts need, this machine's first: others may be sent what it has."""
-    nodes = [node for node in plan.containers if _needed(plan, node, only)]
+    plan = project.plan
+    nodes = [node for node in plan.containers if _needed(project, node, only)]
     found = {(n.host, n.image.key): n.image for n in nodes if n.image}
     ordered = sorted(found.items(), key=lambda item: not plan.hosts[item[0][0]].here)
     return [(host, image) for (host, _), image in ordered]
@@ -145,13 +162,20 @@ def name_lines(project: Project) -> list[str]:
 def make_token(project: Project) -> bool:
     """Make the cluster's token unless it is there; True when it was made.
 
+    On a host that the cluster is not run from it is not ours to make: it is fetched from the head's
+    by the user's own ssh.
+
     Raises:
-        BringUpError: it is not there, and nodes run that were started with it.
+        BringUpError: it is not there, and nodes run that were started with it; or it cannot be had.
     """
-    path = token_path(project.home, project.plan.name)
+    path = token_path(project.plan.home, project.plan.name)
+    if project.hosts().unasked:
+        if not path.exists():
+            fetch_token(path, project.plan, project.way_to_head())
+        return False
     if not os.path.exists(path) and found_nodes(project):
         raise BringUpError(
             f"the token {path} is gone, and the cluster that runs lets nobody in without it",
             hint="put the file back; or run `saf-env down`, then `saf-env up`, which makes another",
         )
-    return ensure_token(project.home, project.plan.name)
+    return ensure_token(project.plan.home, project.plan.name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 from saf_env.cluster import state as states
@@ -18,10 +17,6 @@ from saf_env.uv import Uv
 
 class Project(Protocol):
     """One cluster of one project folder; each part is made when it is first asked for."""
-
-    @property
-    def home(self) -> Path:
-        """The project folder, absolute."""
 
     @property
     def plan(self) -> ClusterPlan:
@@ -46,11 +41,14 @@ class Project(Protocol):
     def hosts(self) -> Hosts:
         """The cluster's hosts, and what runs its nodes there."""
 
+    def way_to_head(self) -> Transport:
+        """This user's own ssh to the head's host, also where that is not asked as a rule."""
+
     def stale(self) -> Sequence[str]:
         """Why the lock does not fit the cluster file; empty when it does."""
 
 
 def found_nodes(project: Project) -> list[Found]:
     """What runs of the cluster on the hosts that can be reached, with the help of the record."""
-    state = states.read(project.home, project.plan.name)
+    state = states.read(project.plan.home, project.plan.name)
     return project.hosts().look(state.recorded)[0]

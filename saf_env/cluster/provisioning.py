@@ -46,6 +46,7 @@ def provision_hosts(
     """
     plan, hosts = project.plan, project.hosts()
     needed = {node.host for node in plan.nodes if not only or node.name in {*only, plan.head.name}}
+    needed -= hosts.unasked
     others = [name for name, host in plan.hosts.items() if not host.here and name in needed]
     wanted = [name for name in others if rebuild is None or name in rebuild]
     if not wanted:
@@ -116,7 +117,7 @@ def _refuse_unfit(
 def _hand_token(project: Project, host: HostPlan, way: FileTransport) -> None:
     """Give a host the cluster's token, unless it has it."""
     name = project.plan.name
-    source, target = token_path(project.home, name), token_path(host.home, name)
+    source, target = token_path(project.plan.home, name), token_path(host.home, name)
     data = source.read_bytes()
     seen = way.run(["sh", "-c", _DIGEST, "sh", str(target)], env=_PATH, timeout=30.0)
     if seen.stdout.split(" ")[0] != hashlib.sha256(data).hexdigest():

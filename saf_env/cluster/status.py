@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from saf_env.cluster.attest import differences
 from saf_env.cluster.gcs import RayNode
 from saf_env.plan.model import ClusterPlan, NodePlan
 from saf_env.runtimes.base import Found
@@ -83,6 +84,24 @@ def state_of(
     if not as_planned:
         return "drifted"
     return "ready" if attested else "starting"
+
+
+def proven(node: NodePlan, ray: RayNode | None) -> bool:
+    """Whether what ``node`` said of itself when it was attested is what is planned."""
+    return ray is not None and ray.told is not None and not differences(node, ray.told)
+
+
+def seen_by_ray(
+    plan: ClusterPlan, hosts: Collection[str], known: Sequence[RayNode]
+) -> dict[str, Found]:
+    """What Ray says of the nodes on ``hosts``, of which nobody else tells us."""
+    there = {node.name: node for node in plan.nodes if node.host in hosts}
+    roles = {"leader": 1, "raylet": 1, "gcs": 1}
+    return {
+        ray.name: Found(ray.name, ray.run, roles, None, there[ray.name].host)
+        for ray in known
+        if ray.alive and ray.name in there
+    }
 
 
 def as_attested(node: NodePlan) -> NodeStatus:

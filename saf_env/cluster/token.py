@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from pathlib import Path
 from typing import Any
 
 from saf_env import probe
-from saf_env.errors import UsageError
+from saf_env.errors import BringUpError, HostUnreachableError, UsageError
 from saf_env.plan.build import token_path
+from saf_env.plan.model import ClusterPlan
 from saf_env.provision.folders import write_atomically
+from saf_env.transports.base import Transport
 
+_TOKEN = re.compile(r"[0-9a-f]{64}")  # as ensure_token makes it
 _BY_HAND = "run `saf-env down`, remove it, then run `saf-env check --fix`"
 
 
@@ -37,6 +41,38 @@ def ensure_token(home: Path, cluster: str) -> bool:
         ) from error
     write_atomically(path, secrets.token_hex(32))
     return True
+
+
+def fetch_token(path: Path, cluster: ClusterPlan, way: Transport) -> None:
+    """Get the token of a cluster that runs from its head's host, over the user's own ssh.
+
+    Args:
+        path: where it is to be.
+        cluster: whose.
+        way: to the head's host.
+
+    Raises:
+        BringUpError: it cannot be had.
+    """
+    source, host = str(cluster.folder / "token"), way.host
+    by_hand = (
+        f"run `saf-env up` on {host}, or bring {source} of {host} here as {path}, with mode 0600 "
+        "in a folder that only you can open"
+    )
+    try:
+        seen = way.run(["cat", "--", source], env={"PATH": "/usr/bin:/bin"}, timeout=30.0)
+    except HostUnreachableError as error:
+        text = f"this host has no token of cluster {cluster.name}, and {error.message}"
+        raise BringUpError(text, hint=by_hand) from error
+    if not seen.ok or not _TOKEN.fullmatch(seen.stdout):
+        said = seen.tail(1) if not seen.ok else "what lies there is none"
+        raise BringUpError(
+            f"this host has no token of cluster {cluster.name}, and {host} gives none: {said}",
+            hint=by_hand,
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.chmod(0o700)
+    write_atomically(path, seen.stdout)
 
 
 def mend_token(home: Path, cluster: str, *, running: bool) -> list[str]:

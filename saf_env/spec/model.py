@@ -174,6 +174,10 @@ class ClusterSpec:
         """The host that the machine is taken to be which the cluster file is read on."""
         return next((h.name for h in self.hosts.values() if h.ssh is None), "")
 
+    def controlled_from(self, host: str) -> bool:
+        """Whether the cluster is run from ``host``: the one without ``ssh``, or any if all have."""
+        return self.here in ("", host)
+
     @property
     def head(self) -> NodeSpec:
         """The one head node."""

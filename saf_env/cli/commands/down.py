@@ -21,6 +21,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     if arguments.purge and arguments.nodes:
         raise UsageError("--purge is for whole clusters; name no node with it")
     cluster = _cluster(context, arguments.nodes)
+    _refuse_elsewhere(context, arguments)
     if arguments.purge:
         _stop(context, cluster, [], purge=True)
         print("removed what saf-env had on other hosts; this project folder is as it was")
@@ -30,14 +31,27 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _refuse_elsewhere(context: Context, arguments: argparse.Namespace) -> None:
+    """Refuse what only the host that the cluster is run from does."""
+    try:
+        context.refuse_elsewhere(arguments.nodes)
+        if arguments.purge and not context.controls:
+            raise UsageError(
+                f"this is {context.here}: what saf-env has on it is not removed from here",
+                hint=f"run `saf-env down --purge` on {context.spec.here}",
+            )
+    except ClusterFileError:
+        pass  # no names are given then, and what runs here is stopped
+
+
 def _stop(context: Context, cluster: str, names: list[str], *, purge: bool = False) -> list[str]:
     """Stop nodes of ``cluster``, say so, and return the names of those that ran."""
     from saf_env.cluster import state as states
     from saf_env.cluster.hosts import refuse_lost
 
-    with states.held(context.home, cluster, "saf-env down"), Progress() as progress:
+    with states.held(context.place, cluster, "saf-env down"), Progress() as progress:
         progress.step(f"stopping {', '.join(names) or f'cluster {cluster}'}")
-        state = states.read(context.home, cluster)
+        state = states.read(context.place, cluster)
         hosts = context.hosts(cluster)
         kept: dict[str, str] = {}
         try:
@@ -49,10 +63,10 @@ def _stop(context: Context, cluster: str, names: list[str], *, purge: bool = Fal
                 left = {f.node for f in found} | {s.node for s in state.recorded if s.host in lost}
                 left |= {s.node for s in state.recorded if not s.pid}
                 gone = [name for name in names or state.nodes if name not in left]
-                states.write(context.home, cluster, state.without(gone))
+                states.write(context.place, cluster, state.without(gone))
             raise
         left = {s.node for s in state.recorded if s.host in lost}
-        states.write(context.home, cluster, state.without({*(names or state.nodes)} - left))
+        states.write(context.place, cluster, state.without({*(names or state.nodes)} - left))
         if not lost and (not names or hosts.look(state.recorded) == ([], {})):
             _, kept = hosts.write_names(())
         if purge:
@@ -70,7 +84,7 @@ def _stop(context: Context, cluster: str, names: list[str], *, purge: bool = Fal
 
 def _known(context: Context) -> list[str]:
     """Names of the clusters that were ever started from this project folder."""
-    return sorted(path.name for path in (context.home / ".saf" / "clusters").glob("*"))
+    return sorted(path.name for path in (context.place / ".saf" / "clusters").glob("*"))
 
 
 def _tell_of_others(context: Context, cluster: str) -> None:
@@ -86,7 +100,7 @@ def _cluster(context: Context, names: list[str]) -> str:
         from saf_env.cluster import state as states
 
         # A node that has left the cluster file can be stopped all the same.
-        started = states.read(context.home, context.spec.name).nodes
+        started = states.read(context.place, context.spec.name).nodes
         known = [*(node.name for node in context.spec.nodes), *started]
         context.refuse_unknown(names, known, "node")
         return context.spec.name

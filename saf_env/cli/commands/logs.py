@@ -34,8 +34,9 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     """Print the last lines of every log, and with ``--follow`` what comes after them."""
     if arguments.bundle and arguments.follow:
         raise UsageError("--bundle writes what there is now; leave --follow out")
-    folders = temp_dirs(context.spec, context.home)
+    folders = temp_dirs(context.spec, context.place)
     context.refuse_unknown(arguments.nodes, list(folders), "node")
+    context.refuse_elsewhere(arguments.nodes)
     nodes = {name: f for name, f in folders.items() if name in (arguments.nodes or folders)}
     hosts = context.hosts()
     if arguments.bundle:
@@ -67,7 +68,7 @@ def _bundle(context: Context, target: Path, nodes: dict[str, Path]) -> None:
     from saf_env.cluster.status import as_json
     from saf_env.preflight.registry import to_json
 
-    home, name = context.home, context.spec.name
+    home, name = context.place, context.spec.name
     seen: dict[str, dict[str, Any]] = {}
 
     def facts() -> dict[str, dict[str, Any]]:
@@ -81,8 +82,8 @@ def _bundle(context: Context, target: Path, nodes: dict[str, Path]) -> None:
         "findings": lambda: to_json(findings(context.plan, seen, context.stale())),
         "status": lambda: as_json(context.plan, look(context).nodes),
     }
-    lock = home / "lockfiles" / name
-    files = {path.relative_to(home).as_posix(): path for path in sorted(lock.glob("*"))}
+    lock = sorted(p for p in (context.home / "lockfiles" / name).rglob("*") if p.is_file())
+    files = {path.relative_to(context.home).as_posix(): path for path in lock}
     files[context.file.name] = context.file
     token = token_path(home, name)
     hidden = [token, token.with_name("token.container")]

@@ -16,15 +16,17 @@ from saf_env.plan.build import token_path
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """Print the status; what it is does not change the exit code."""
     try:
-        plan = context.plan
+        context.plan  # noqa: B018 - whether there is one is told before anything is looked at
     except LockError as error:
         raise LockError(f"{error.message}. {_running(context)}", hint=error.hint) from error
-    context.refuse_unsupported(plan.nodes)
+    context.refuse_unsupported(context.own_nodes())
     seen = look(context)
     if arguments.json:
         print_json(as_json(context.plan, seen.nodes))
         return 0
     show(context, seen.nodes)
+    if not context.controls:
+        print(f"this is {context.here}: of nodes on other hosts this is what Ray tells")
     for lost in seen.lost.values():
         print(f"not seen: {printable(lost.message)}")
     for name in seen.leftovers:
@@ -33,7 +35,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         where = f"{node.address}:{node.port}"
         print(f"not ours: a Ray node at {where} joined around saf-env (Ray's id {node.id[:12]})")
     started = any(status.state != "absent" for status in seen.nodes)
-    if started and not token_path(context.home, context.plan.name).exists():
+    if started and not token_path(context.place, context.plan.name).exists():
         print("there is no token: a cluster that runs cannot be asked without it")
     if reasons := context.stale():
         print(f"the lock is stale: {'; '.join(reasons)}. What runs is judged by the lock in place")
@@ -42,7 +44,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
 
 def _running(context: Context) -> str:
     """What runs of a cluster whose plan cannot be made."""
-    home, name = context.home, context.spec.name
+    home, name = context.place, context.spec.name
     found, _ = context.hosts().look(states.read(home, name).recorded)
     nodes = ", ".join(dict.fromkeys(f.node for f in found))
     if not nodes:

@@ -92,7 +92,7 @@ def _write_live(context: Context, seen: Look) -> Path:
         "head": plan.head.name,
         "nodes": nodes,
     }
-    path = states.folder(context.home, plan.name) / "live.json"
+    path = states.folder(context.place, plan.name) / "live.json"
     write_atomically(path, json.dumps(value, indent=2))
     return path
 

@@ -11,7 +11,7 @@ from saf_env.cli.context import Context
 from saf_env.cli.output import Progress, print_json
 from saf_env.cluster import state as states
 from saf_env.cluster.status import NodeStatus, as_attested, as_json
-from saf_env.errors import BringUpError
+from saf_env.errors import BringUpError, LockError, UsageError
 from saf_env.plan.model import NodePlan
 from saf_env.preflight.registry import IDS
 
@@ -21,15 +21,27 @@ if TYPE_CHECKING:
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """Bring the cluster up and print its status; what is up already is left alone."""
-    from saf_env.cluster.lifecycle import refuse_moved
+    if not context.controls:
+        raise UsageError(
+            f"this machine is {context.here}, and cluster {context.spec.name} is run from "
+            f"{context.spec.here}, the host without ssh in the cluster file",
+            hint="`saf-env join NODE` starts a node of this machine; run `saf-env up` on "
+            f"{context.spec.here}",
+        )
+    return bring_up(context, arguments)
+
+
+def bring_up(context: Context, arguments: argparse.Namespace) -> int:
+    """Start the nodes that ``arguments`` name, or all, and print the status of the cluster."""
+    from saf_env.cluster.same_plan import refuse_moved
 
     began = time.monotonic()
     context.refuse_unknown(arguments.ignore, IDS, "check")
     with Progress() as progress:
         _lock_if_needed(context, progress)
         context.fresh_lock()
-        context.refuse_unsupported(context.plan.nodes)
-        with states.held(context.home, context.plan.name, "saf-env up"):
+        context.refuse_unsupported(context.own_nodes())
+        with states.held(context.place, context.plan.name, "saf-env up"):
             refuse_moved(context.plan)
             if arguments.partial:
                 arguments.nodes = _reachable(context, arguments.nodes, progress)
@@ -51,6 +63,13 @@ def _lock_if_needed(context: Context, progress: Progress) -> None:
     """Lock a cluster that has no lock at all; a stale one is the user's to look at."""
     if (context.home / "lockfiles" / context.spec.name).exists():
         return
+    if not context.controls:
+        raise LockError(
+            f"there is no lock of cluster {context.spec.name} here, and one made here would be "
+            "another",
+            hint=f"bring lockfiles/{context.spec.name} from {context.spec.here}: commit it, or "
+            "copy the folder",
+        )
     from saf_env.lock.make import make
 
     progress.step(f"locking cluster {context.spec.name}")
@@ -96,7 +115,7 @@ def _up(
     wanted = arguments.nodes or [node.name for node in plan.nodes]
     make_token(context)
     # What looks ready needs no second look; where nothing was started there is nothing to see.
-    if states.read(context.home, plan.name).nodes and (seen := look(context)).ready(wanted):
+    if states.read(context.place, plan.name).nodes and (seen := look(context)).ready(wanted):
         return seen.nodes, ()
     result = _bring_up(context, arguments, progress)
     if len(result.attested) == len(plan.nodes):

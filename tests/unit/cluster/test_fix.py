@@ -29,6 +29,8 @@ BASE = "sha256:" + "1" * 64
 class Made(SimpleNamespace):
     """Hosts, of which each has an engine."""
 
+    unasked: frozenset[str] = frozenset()
+
     def __getitem__(self, name: str) -> Any:
         return SimpleNamespace(engine=None)
 
@@ -43,7 +45,10 @@ class Fake:
             box, kind="container", fallback_reason="", image=self.image, advertise="box.local.saf"
         )
         self.head = plan.head
-        self.home, self.plan = home, dataclasses.replace(plan, nodes=(self.box, self.head))
+        self.home, self.plan = (
+            home,
+            dataclasses.replace(plan, home=home, nodes=(self.box, self.head)),
+        )
         self.uv = self.engine = None
         self.running: list[str] = []
         self.names: tuple[bool, str] = (True, "")

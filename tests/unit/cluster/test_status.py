@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from saf_env.cluster.gcs import RayNode
-from saf_env.cluster.status import as_attested, as_json, state_of, strangers
+from saf_env.cluster.status import (
+    as_attested,
+    as_json,
+    proven,
+    seen_by_ray,
+    state_of,
+    strangers,
+)
 from saf_env.plan.model import ClusterPlan
 from saf_env.runtimes.base import Found, Started
 
@@ -15,8 +24,8 @@ BEGINNING = Found("linux", "r", {"leader": 1}, LEADER)
 HEADLESS = Found("linux", "r", {"raylet": 1}, None)
 
 
-def ray(name: str = "linux", *, alive: bool = True) -> RayNode:
-    return RayNode("id", name, "r", alive, "127.0.0.2", 6484, {})
+def ray(name: str = "linux", *, alive: bool = True, told: Any = None) -> RayNode:
+    return RayNode("id", name, "r", alive, "127.0.0.2", 6484, {}, told)
 
 
 @pytest.mark.parametrize(
@@ -83,3 +92,34 @@ def test_json_has_the_fields_of_the_contract(plan: ClusterPlan) -> None:
         "advertise": "127.0.0.2",
         "resources": {"mlx": 1.0, "saf_node_head": 1.0, "tape": 2},
     }
+
+
+def test_of_hosts_that_are_not_asked_ray_tells(plan: ClusterPlan) -> None:
+    known = [ray(), ray("head"), ray("linux", alive=False), ray("")]
+    assert seen_by_ray(plan, [], known) == {}
+    found = seen_by_ray(plan, ["here"], known)
+    assert set(found) == {"linux", "head"}
+    assert found["head"].whole("head")
+    assert found["linux"].leader is None
+
+
+def test_what_a_node_said_when_it_was_attested_is_judged_by_this_plan(plan: ClusterPlan) -> None:
+    node = plan.node("linux")
+    interpreter = node.environment.interpreter
+    said: dict[str, Any] = {
+        "facts": {
+            "interpreter": {
+                "version": interpreter.version,
+                "build": interpreter.build,
+                "digest": interpreter.sha256,
+            },
+            "environment": {},
+            "packages": list(node.environment.packages.items()),
+        }
+    }
+    assert proven(node, ray(told=said))
+    assert not proven(node, ray())
+    assert not proven(node, None)
+    assert not proven(node, ray(told={"error": "no answer"}))
+    said["facts"]["packages"].append(["stranger", "1.0"])
+    assert not proven(node, ray(told=said))

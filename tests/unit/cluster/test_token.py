@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from saf_env.cluster.token import ensure_token, mend_token
-from saf_env.errors import UsageError
+from saf_env.cluster.token import ensure_token, fetch_token, mend_token
+from saf_env.errors import BringUpError, HostUnreachableError, UsageError
 from saf_env.plan.build import token_path
+from saf_env.plan.model import ClusterPlan
+from saf_env.transports.base import CommandResult, Transport
 
 
 def test_a_token_is_made_once_and_is_private(tmp_path: Path) -> None:
@@ -134,3 +138,43 @@ def test_a_mode_that_cannot_be_changed_is_told(
     token.unlink()
     with pytest.raises(UsageError, match="cannot make the token"):
         ensure_token(tmp_path, "local")
+
+
+# From the head's host
+
+
+def there(answer: str | HostUnreachableError, code: int = 0) -> Transport:
+    """The way to a host that has ``answer`` for a token."""
+
+    def run(argv: list[str], **_: Any) -> CommandResult:
+        if isinstance(answer, HostUnreachableError):
+            raise answer
+        return CommandResult(tuple(argv), "alpha", code, answer, "", 0.0)
+
+    return cast(Transport, SimpleNamespace(host="alpha", run=run))
+
+
+def test_it_is_fetched_and_private(tmp_path: Path, plan: ClusterPlan) -> None:
+    path = token_path(tmp_path, "local")
+    fetch_token(path, plan, there("ab" * 32))
+    assert path.read_text() == "ab" * 32
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        there("<html>log in</html>"),
+        there("", code=1),
+        there(HostUnreachableError("alpha: it is off")),
+    ],
+)
+def test_what_cannot_be_had_is_told_with_the_way_to_bring_it(
+    tmp_path: Path, plan: ClusterPlan, way: Transport
+) -> None:
+    path = token_path(tmp_path, "local")
+    with pytest.raises(BringUpError, match="this host has no token of cluster local") as told:
+        fetch_token(path, plan, way)
+    assert str(path) in told.value.hint
+    assert not path.exists()

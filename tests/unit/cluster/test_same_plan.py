@@ -1,11 +1,15 @@
-"""What makes two starts of a node differ, and what is told of one that died."""
+"""What makes two starts of a node differ, and what is told of it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from saf_env.cluster.lifecycle import last_words, plan_digest
+import pytest
+
+from saf_env.cluster.same_plan import plan_digest, refuse_changed, refuse_headless
+from saf_env.errors import BringUpError
 from saf_env.plan.model import ClusterPlan, ImagePlan
+from saf_env.runtimes.base import Found
 
 
 def test_a_plan_has_one_digest(plan: ClusterPlan) -> None:
@@ -47,9 +51,20 @@ def test_the_limits_of_a_container_are_in_its_digest(plan: ClusterPlan) -> None:
     assert len({plan_digest(n, plan.address) for n in [node, *changed]}) == len(changed) + 1
 
 
-def test_last_words_are_no_stack() -> None:
-    log = "begin\n" + "x" * 600 + "\n/lib/raylet(+0x1ab) [0x7f] main\n\nraylet has ended\n"
+def test_who_joins_needs_a_head_from_the_same_lock(plan: ClusterPlan) -> None:
+    roles = {"leader": 1, "raylet": 1, "gcs": 1}
+    head = plan.head.name
+    same = Found(head, f"{plan_digest(plan.head, plan.address)}.ab", roles, None)
+    refuse_headless(plan, {head: same})
+    with pytest.raises(BringUpError, match="no head of cluster"):
+        refuse_headless(plan, {})
+    with pytest.raises(BringUpError, match="another cluster file or lock"):
+        refuse_headless(plan, {head: replace(same, run="0123456789abcdef.ab")})
 
-    assert last_words(log) == ["begin", "x" * 500, "raylet has ended"]
-    assert last_words(log, 1) == ["raylet has ended"]
-    assert last_words("") == []
+
+def test_what_runs_from_an_earlier_plan_is_left_alone(plan: ClusterPlan) -> None:
+    roles = {"leader": 1, "raylet": 1}
+    now = Found("linux", f"{plan_digest(plan.node('linux'), plan.address)}.1", roles, None)
+    refuse_changed(plan, {"linux": now})
+    with pytest.raises(BringUpError, match="running from an earlier plan: linux"):
+        refuse_changed(plan, {"linux": replace(now, run="0123456789abcdef.1")})
