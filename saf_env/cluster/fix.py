@@ -40,6 +40,9 @@ def fix(
     Raises:
         BringUpError: the token is gone, and nodes run that were started with it.
     """
+    # Nothing can be done on a host whose key is not trusted, and trusting it is the user's.
+    barred = {f.node for f in found if f.id == "ssh-host-key" and f.level == "fail"}
+    nodes = [node for node in nodes if node.name not in barred]
     acted = [f for f in found for n in nodes if n.name == f.node and _is_ours(f, n)]
     if not acted:
         return

@@ -9,7 +9,7 @@ from typing import Any
 from saf_env import probe
 from saf_env.cluster.hosts import AT_ONCE
 from saf_env.cluster.project import Project, found_nodes
-from saf_env.errors import HostUnreachableError, PreflightError
+from saf_env.errors import HostKeyError, HostUnreachableError, PreflightError
 from saf_env.plan.model import ClusterPlan, NodePlan
 from saf_env.preflight.base import Finding, together
 from saf_env.preflight.registry import FIXABLE, judge, stopping
@@ -18,7 +18,12 @@ from saf_env.provision.image_facts import OF_IMAGE, container_facts, joined
 
 
 def gather(
-    project: Project, nodes: Sequence[NodePlan], *, deep: bool = False, tolerant: bool = False
+    project: Project,
+    nodes: Sequence[NodePlan],
+    *,
+    deep: bool = False,
+    tolerant: bool = False,
+    keys: bool = False,
 ) -> dict[str, dict[str, Any]]:
     """The facts of ``nodes`` by name, gathered side by side; each engine is asked once for all.
 
@@ -27,22 +32,27 @@ def gather(
         nodes: which.
         deep: hash every file.
         tolerant: of a host that cannot be reached nothing is known, and that is all.
+        keys: as much of one whose key is not trusted; the check ``ssh-host-key`` tells it.
 
     Raises:
-        HostUnreachableError: a host cannot be reached, and this is not ``tolerant``.
+        HostUnreachableError: a host cannot be reached, and that is not to be borne.
     """
     plan, hosts, uv = project.plan, project.hosts(), project.uv
+
+    def borne(error: HostUnreachableError) -> bool:
+        return tolerant or (keys and isinstance(error, HostKeyError))
 
     def one(node: NodePlan) -> dict[str, Any]:
         host = hosts[node.host]
         if host.plan.here:
             return gather_facts(node, plan, host.transport, uv.environ, deep=deep, uv=uv.binary)
         try:
-            return gather_facts(node, plan, host.transport, {}, deep=deep, python=host.python)
+            seen = gather_facts(node, plan, host.transport, {}, deep=deep, python=host.python)
         except HostUnreachableError as error:
-            if tolerant:
-                return unreachable(error)
-            raise
+            if not borne(error):
+                raise
+            return unreachable(error)
+        return {**seen, "facts": {**seen["facts"], "host_key": {"error": ""}}}
 
     def inside(host: str) -> dict[str, dict[str, Any]]:
         there = [n for n in nodes if n.host == host]
@@ -50,7 +60,7 @@ def gather(
         try:
             return container_facts(there, hosts[host].engine, plan.home, deep=deep)
         except HostUnreachableError as error:
-            if not tolerant:
+            if not borne(error):
                 raise
             unknown = dict.fromkeys(("docker", *OF_IMAGE), error.message)
             return {node.name: {"facts": {}, "unknown": unknown} for node in there}
@@ -65,9 +75,18 @@ def gather(
 
 
 def unreachable(error: HostUnreachableError) -> dict[str, Any]:
-    """The facts of a node whose host cannot be reached: none."""
-    unknown = dict.fromkeys(probe.FACTS, error.message)
-    return {"schema": probe.SCHEMA, "facts": {}, "unknown": unknown, "user_variables": {}}
+    """The facts of a node whose host cannot be reached: at most what is wrong with its key.
+
+    The fact ``host_key`` says why the key is not trusted (``error``, empty when it is), whether
+    another one was known (``changed``), and how to trust it (``remedy``).
+    """
+    facts: dict[str, Any] = {}
+    unknown = dict.fromkeys((*probe.FACTS, "clock", "host_key"), error.message)
+    if isinstance(error, HostKeyError):
+        del unknown["host_key"]
+        why = {"error": error.message, "changed": error.changed, "remedy": error.hint}
+        facts["host_key"] = why
+    return {"schema": probe.SCHEMA, "facts": facts, "unknown": unknown, "user_variables": {}}
 
 
 def findings(
@@ -121,9 +140,14 @@ def check(
         ignore: as above.
         only: as above.
         deep: hash every file of their environments, not only those that seem changed.
+
+    Raises:
+        HostUnreachableError: a host cannot be reached, for another reason than its key.
     """
     running = {node.node for node in found_nodes(project) if node.whole("worker")}
-    facts = gather(project, nodes, deep=deep)
+    # Whoever asks for other checks only, is told of a key as of any host out of reach.
+    keys = not only or "ssh-host-key" in only
+    facts = gather(project, nodes, deep=deep, keys=keys)
     return findings(project.plan, facts, project.stale(), ignore=ignore, only=only, running=running)
 
 

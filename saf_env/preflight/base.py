@@ -76,6 +76,16 @@ class Case:
             if name in self.peers[node.name]["facts"]
         }
 
+    def host_is_asked(self) -> None:
+        """Do nothing where the node's host could be asked: what is missing then, is missing there.
+
+        Raises:
+            UnknownFactError: the host cannot be reached, or its key is not trusted.
+        """
+        unasked = self.facts["unknown"].get("host_key", "")
+        if reason := self.facts["facts"].get("host_key", {}).get("error", unasked):
+            raise UnknownFactError(reason)
+
     def fact(self, name: str) -> Any:
         """The fact called ``name``, see :mod:`saf_env.probe`.
 

@@ -56,6 +56,7 @@ def _same(planned: str, versions: Sequence[str]) -> bool:
 
 def packages_locked(case: Case) -> Verdict:
     """Every locked package is there, in its exact version, in an environment that saf-env made."""
+    case.host_is_asked()
     plan = case.node.environment
     if "environment" not in case.facts["facts"] and case.node.kind == "native":
         reason = case.facts["unknown"].get("environment", "")

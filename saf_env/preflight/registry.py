@@ -89,16 +89,24 @@ def _finding(check: Check, case: Case, *, ignored: bool) -> Finding:
 def stopping(found: Sequence[Finding]) -> list[Finding]:
     """The findings that stop a join: failures, and requirements that could not be judged.
 
-    Where a failure of the same node gives the same reason (the environment is not there), what
-    could not be judged for that reason is left out: it would be told twice.
+    What :func:`unexplained` leaves out is left out.
+    """
+    return [f for f in unexplained(found) if f.level == "fail" or _is_open(f.id, f)]
+
+
+def unexplained(found: Sequence[Finding]) -> list[Finding]:
+    """``found`` without what could not be judged for the very reason that a failure tells.
+
+    Where the environment is not there, or the host cannot be asked, one failure of the node says
+    so; the same reason would be told again by every check that needs to look.
     """
     failed = [finding for finding in found if finding.level == "fail"]
 
-    def is_told(open_one: Finding) -> bool:
-        reason, node = open_one.evidence, open_one.node
-        return bool(reason) and any(f.node == node and reason in f.evidence for f in failed)
+    def is_told(one: Finding) -> bool:
+        reason = one.evidence if one.level == "skip" else ""
+        return bool(reason) and any(f.node == one.node and reason in f.evidence for f in failed)
 
-    return [f for f in found if f in failed or (_is_open(f.id, f) and not is_told(f))]
+    return [f for f in found if not is_told(f)]
 
 
 def may_join(found: Sequence[Finding]) -> bool:

@@ -31,6 +31,18 @@ def token(case: Case) -> Verdict:
     return ok("present, readable by you only", f"digest {seen['sha256'][:12]}")
 
 
+def ssh_host_key(case: Case) -> Verdict:
+    """The key of the node's host is the one that this machine's ssh knows."""
+    if case.cluster.host_of(case.node).here:
+        return ok("it is this machine")
+    seen = case.fact("host_key")
+    if not seen["error"]:
+        return ok("known to this machine")
+    what = "is not the known one" if seen["changed"] else "is not known"
+    # The evidence is what all other checks of the node have as their reason.
+    return fail(f"the host key {what}", seen["error"], seen["remedy"])
+
+
 CHECKS = (
     Check(
         "token",
@@ -40,5 +52,15 @@ CHECKS = (
         token,
         "Ray's ports are open on all addresses; the token keeps others out. White space around it "
         "would become part of it on some nodes and not on others.",
+    ),
+    Check(
+        "ssh-host-key",
+        "node",
+        "fail",
+        "a host whose key this machine knows",
+        ssh_host_key,
+        "A host that is reached by ssh shows a key. One that is not known, or is another than the "
+        "known one, is never accepted by saf-env: the fingerprint and the command that trusts it "
+        "are shown. The other hosts are checked all the same; `saf-env up` refuses (exit code 5).",
     ),
 )

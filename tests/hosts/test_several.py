@@ -293,7 +293,13 @@ def test_host_keys(
     entry = Entry(beta, host_key=key)
     with installed(machine_yard.ssh_config(entry, Entry(gamma, port=2222))):
         refused(down.saf_env("up"), 5, *words)
-        refused(down.saf_env("check"), 5, *words)
+        checked = down.saf_env("check", "--json")
+    assert checked.returncode == 4
+    found = json.loads(checked.stdout)["findings"]
+    (told,) = [f for f in found if (f["id"], f["level"]) == ("ssh-host-key", "fail")]
+    assert told["node"] == "beta-mlx"
+    assert all(word in told["evidence"] + told["hint"] for word in words), told
+    assert "ok" in [f["level"] for f in found if (f["node"], f["id"]) == ("gamma", "ssh-host-key")]
     assert down.processes() == []
 
 

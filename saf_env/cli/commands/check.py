@@ -10,7 +10,7 @@ from saf_env.cli.output import Progress, print_json, print_table
 from saf_env.cluster.gate import check
 from saf_env.errors import PreflightError
 from saf_env.preflight.base import Finding, together
-from saf_env.preflight.registry import IDS, may_join, stopping, to_json
+from saf_env.preflight.registry import IDS, may_join, stopping, to_json, unexplained
 
 _ORDER = {"fail": 0, "warn": 1, "skip": 2, "ok": 3}
 
@@ -40,7 +40,8 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
 
 def _show(found: Sequence[Finding]) -> None:
     """The table, worst first, then the remedies; what is in order is only counted."""
-    told = sorted((f for f in found if f.level != "ok"), key=lambda f: _ORDER[f.level])
+    told = [f for f in unexplained(found) if f.level != "ok"]
+    told.sort(key=lambda f: _ORDER[f.level])
     groups = together(told)
     if groups:
         print_table(

@@ -85,3 +85,20 @@ def test_fix_leaves_alone_what_is_ignored_and_then_looks_again(
     printed = capsys.readouterr()
     assert printed.err == "saf-env: mended\n"
     assert [f["id"] for f in json.loads(printed.out)["findings"]] == ["disk"]
+
+
+def test_a_reason_that_is_told_is_not_told_by_every_check(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = "beta: its host key is not known"
+    found = [
+        Finding("ssh-host-key", "beta", "fail", "the host key is not known", told, "trust it"),
+        *(Finding(name, "beta", "skip", "could not be judged", told) for name in ("shm", "disk")),
+        Finding("shm", "head", "skip", "could not be judged", "another reason"),
+    ]
+    assert run(found, monkeypatch) == 4
+    printed = capsys.readouterr().out
+    assert printed.count(told) == 1
+    assert "ssh-host-key on beta: trust it" in printed
+    assert "another reason" in printed
+    assert "may not join (1 fail, 3 skip)" in printed

@@ -199,3 +199,15 @@ def test_a_lost_token_is_not_replaced_under_nodes_that_run(project: Fake) -> Non
     with pytest.raises(BringUpError, match="is gone"):
         prepare.make_token(cast(Project, project))
     assert not token_path(project.home, "local").exists()
+
+
+def test_nothing_is_done_on_a_host_whose_key_is_not_trusted(project: Fake) -> None:
+    assert (
+        project.fix(
+            ("ssh-host-key", project.box, "fail"),
+            ("image-present", project.box, "fail"),
+            ("packages-locked", project.box, "skip"),
+        )
+        == []
+    )
+    assert project.made == []

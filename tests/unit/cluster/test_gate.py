@@ -16,9 +16,11 @@ from saf_env.cluster.hosts import Host, Hosts
 from saf_env.cluster.project import Project
 from saf_env.cluster.runtimes import Runtimes
 from saf_env.engine import Engine
-from saf_env.errors import PreflightError
+from saf_env.errors import HostKeyError, HostUnreachableError, PreflightError
 from saf_env.plan.model import ClusterPlan, NodePlan
 from saf_env.preflight.base import Finding
+from saf_env.preflight.registry import judge, stopping
+from saf_env.provision.facts import gather_facts
 from saf_env.transports.base import Transport
 from saf_env.uv import Uv
 
@@ -121,3 +123,76 @@ def test_facts_of_containers_are_joined_and_their_engine_is_asked_once(
     seen(plan.head, plan.node("linux"))
     seen(plan.head)
     assert asked == [["linux"], ["linux"], []]
+
+
+def several(plan: ClusterPlan, error: HostUnreachableError) -> tuple[Project, list[NodePlan]]:
+    """A project with the head here, and two nodes on beta, which cannot be asked for ``error``."""
+    linux = dataclasses.replace(plan.node("linux"), host="beta", fallback_reason="")
+    box = dataclasses.replace(linux, name="box", kind="container")
+    beta = dataclasses.replace(plan.hosts["here"], name="beta", ssh="beta")
+    nodes = [plan.head, linux, box]
+    plan = dataclasses.replace(plan, hosts={**plan.hosts, "beta": beta}, nodes=tuple(nodes))
+
+    class Silent:
+        host = "beta"
+
+        def run(self, *_: object, **__: object) -> None:
+            raise error
+
+        def installed(self) -> bool:
+            raise error
+
+        images = facts = run
+
+    def host(name: str) -> Host:
+        way, runtime = cast(Transport, Silent()), cast(Runtimes, None)
+        return Host(plan.hosts[name], way, runtime, cast(Engine, Silent()), Path("python"))
+
+    hosts = Hosts({name: host(name) for name in plan.hosts}, plan.folder, {}, "here")
+    uv = SimpleNamespace(environ={}, binary=Path("uv"))
+    return cast(Project, SimpleNamespace(plan=plan, uv=uv, hosts=lambda: hosts)), nodes
+
+
+@pytest.fixture
+def head_as_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of_host(node: NodePlan, cluster: ClusterPlan, *way: Any, **more: Any) -> dict[str, Any]:
+        if cluster.host_of(node).here:
+            return {"facts": {"platform": "seen"}, "unknown": {}, "user_variables": {}}
+        return gather_facts(node, cluster, *way, **more)
+
+    monkeypatch.setattr(gate, "gather_facts", of_host)
+
+
+KEY = HostKeyError("beta: its host key is not known", changed=False, hint="`ssh beta` trusts it")
+
+
+@pytest.mark.usefixtures("head_as_planned")
+def test_a_host_key_that_is_not_known_is_a_finding_and_the_others_are_looked_at(
+    plan: ClusterPlan,
+) -> None:
+    project, nodes = several(plan, KEY)
+
+    seen = gather(project, nodes, keys=True)
+
+    assert seen[plan.head.name]["facts"] == {"platform": "seen"}
+    for node in nodes[1:]:
+        found = stopping(judge(project.plan, node, seen[node.name], ()))
+        told = [f for f in found if f.id == "ssh-host-key"]
+        assert [(f.level, f.evidence, f.hint) for f in told] == [
+            ("fail", KEY.message, "`ssh beta` trusts it")
+        ]
+        # What needs no look at the host is judged all the same.
+        assert {f.id for f in found} <= {"ssh-host-key", "image-present", "ports-disjoint"}
+
+
+@pytest.mark.usefixtures("head_as_planned")
+def test_up_refuses_a_host_key_and_check_what_is_out_of_reach_for_another_reason(
+    plan: ClusterPlan,
+) -> None:
+    project, nodes = several(plan, KEY)
+    with pytest.raises(HostKeyError):
+        gather(project, nodes)
+    project, nodes = several(plan, HostUnreachableError("beta: it does not answer"))
+    with pytest.raises(HostUnreachableError, match="does not answer"):
+        gather(project, nodes, keys=True)
+    assert gather(project, nodes, tolerant=True)["box"]["facts"] == {}

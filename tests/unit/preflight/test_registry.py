@@ -30,6 +30,7 @@ def test_the_catalogue() -> None:
         "clock",
         "hostname",
         "token",
+        "ssh-host-key",
         "docker-engine",
         "docker-rights",
         "docker-compose",
