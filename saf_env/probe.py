@@ -34,6 +34,13 @@ _NAME_SECONDS = 4.0  # a name service that is not reached answers after 5 s or m
 _OWN_FILES = (MARKER, MANIFEST)
 _LISTEN = "0A"  # TCP_LISTEN as /proc/net/tcp writes it (include/net/tcp_states.h)
 _LISTED = 20  # names of files shown for one fact; the count is always exact
+# Tailscale's command: of a package, of Homebrew, and in the bundle of its application for macOS.
+_TAILSCALE = (
+    "/usr/bin/tailscale",
+    "/usr/local/bin/tailscale",
+    "/opt/homebrew/bin/tailscale",
+    "/Applications/Tailscale.app/Contents/MacOS/Tailscale",
+)
 
 
 # The interpreter
@@ -118,7 +125,21 @@ def interpreter(_request: dict[str, Any] | None = None) -> dict[str, Any]:
         "digest": digest,
         "free_threaded": "t" in sys.abiflags,
         "debug": "d" in sys.abiflags,
+        "translated": _translated(),
     }
+
+
+def _translated() -> bool:
+    """Whether this process is one for Intel, which a Mac translates (Rosetta)."""
+    if sys.platform != "darwin":
+        return False
+    import ctypes
+
+    answer, size = ctypes.c_int(0), ctypes.c_size_t(4)
+    known = ctypes.CDLL(None).sysctlbyname(
+        b"sysctl.proc_translated", ctypes.byref(answer), ctypes.byref(size), None, 0
+    )
+    return known == 0 and answer.value == 1  # a Mac without Rosetta does not know the name
 
 
 # The environment: the folder that the running interpreter belongs to
@@ -173,6 +194,29 @@ def distributions(site: str) -> list[Any]:
         if suffix in (".dist-info", ".egg-info", ".egg-link", ".egg"):
             project, _, version = stem.partition("-")
             found.append([project.lower().replace("_", "-").replace(".", "-"), version])
+    return found
+
+
+def ray_build(_request: dict[str, Any]) -> dict[str, Any]:
+    """The commit that the installed Ray was built from, read as text; ``""`` if it has none."""
+    import re
+
+    try:
+        with open(os.path.join(_site_packages(), "ray", "_version.py"), encoding="utf-8") as file:
+            text = file.read()
+    except OSError:
+        text = ""
+    found = re.search(r"""^commit = ["']([0-9a-f]{40})["']""", text, re.MULTILINE)
+    return {"commit": found[1] if found else ""}
+
+
+def environments(request: dict[str, Any]) -> list[Any]:
+    """Folder of each environment of this host, and digest of the requirements it was made from."""
+    found = []
+    for name in sorted(os.listdir(request["envs"])) if os.path.isdir(request["envs"]) else ():
+        marker = _read_json(os.path.join(request["envs"], name, MARKER)) or {}
+        if "environment_sha256" in marker:
+            found.append([name, str(marker["environment_sha256"])])
     return found
 
 
@@ -339,11 +383,23 @@ def platform(_request: dict[str, Any]) -> dict[str, Any]:
         "sys_platform": sys.platform,
         "machine": name.machine,
         "system": name.sysname + " " + name.release,
+        "version": _system_version(),
+        "translated": _translated(),
         "hostname": name.nodename,
         "cpus": usable,
         "uid": os.getuid(),
         "time": time.time(),
     }
+
+
+def _system_version() -> str:
+    """What wheels are built for: ``macOS 14.5`` or ``glibc 2.36``; ``""`` of another C library."""
+    if sys.platform == "darwin":
+        return "macOS " + _output(["/usr/bin/sw_vers", "-productVersion"]).strip()
+    try:
+        return os.confstr("CS_GNU_LIBC_VERSION") or ""
+    except (OSError, ValueError):
+        return ""
 
 
 def memory(_request: dict[str, Any]) -> dict[str, Any]:
@@ -445,11 +501,18 @@ def uv(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _output(argv: list[str]) -> str:
+    return str(_asked(argv, 20.0, check=True)[1])
+
+
+def _asked(argv: list[str], seconds: float, *, check: bool = False, **more: str) -> tuple[Any, ...]:
+    """Exit code, standard output and error of a command, with variables besides our own."""
     import subprocess
 
-    null = subprocess.DEVNULL
-    run = subprocess.run(argv, stdin=null, capture_output=True, timeout=20, check=True)
-    return run.stdout.decode("utf-8", "replace")
+    null, environ = subprocess.DEVNULL, {**os.environ, **more}
+    run = subprocess.run(
+        argv, stdin=null, capture_output=True, timeout=seconds, check=check, env=environ
+    )
+    return run.returncode, *(text.decode("utf-8", "replace") for text in (run.stdout, run.stderr))
 
 
 def variables(environ: Mapping[str, str]) -> dict[str, Any]:
@@ -641,11 +704,17 @@ def names(request: dict[str, Any]) -> dict[str, Any]:
     ``addresses`` has those of each, none for one that the name service does not know, or not
     within some seconds. ``writable`` says whether this user may replace ``/etc/hosts``.
     """
+    writable = os.access(os.path.dirname(HOSTS), os.W_OK)
+    return {"addresses": _lookup(request["names"]), "writable": writable}
+
+
+def _lookup(wanted: list[str]) -> dict[str, list[str]]:
+    """The addresses that each name has here; an address has itself."""
     import socket
     import threading
     import time
 
-    found: dict[str, list[str]] = {name: [] for name in request["names"]}
+    found: dict[str, list[str]] = {name: [] for name in wanted}
 
     def look(name: str) -> None:
         try:
@@ -661,13 +730,121 @@ def names(request: dict[str, Any]) -> dict[str, Any]:
     end = time.monotonic() + _NAME_SECONDS
     for thread in threads:
         thread.join(max(0.0, end - time.monotonic()))
-    return {"addresses": dict(found), "writable": os.access(os.path.dirname(HOSTS), os.W_OK)}
+    return dict(found)
+
+
+def address(request: dict[str, Any]) -> dict[str, Any]:
+    """Where the request's ``address`` leads on this host, and what of that is its own.
+
+    ``resolved``: what it means here; ``own``: those of it that can be listened on; ``outgoing``:
+    the addresses from which this host reaches its ``peers``, as far as these are no names.
+    """
+    import socket
+
+    resolved = _lookup([request["address"]])[request["address"]]
+    outgoing = set()
+    for peer in request["peers"]:
+        try:
+            place = socket.getaddrinfo(
+                peer, 9, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
+            )[0]
+            with socket.socket(place[0], socket.SOCK_DGRAM) as trial:
+                trial.connect(place[4])  # nothing is sent
+                outgoing.add(str(trial.getsockname()[0]))
+        except OSError:
+            continue
+    return {
+        "address": request["address"],
+        "resolved": resolved,
+        "own": [place for place in resolved if _is_own(place)],
+        "outgoing": sorted(outgoing),
+    }
+
+
+def _is_own(address: str) -> bool:
+    """Whether an address is one of this host's: only such can be listened on."""
+    import socket
+
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as trial:
+            trial.bind((address, 0))
+    except OSError:
+        return False
+    return True
+
+
+def in_tailnet(address: str) -> bool:
+    """Whether an address is one that Tailscale gives (100.64.0.0/10, fd7a:115c:a1e0::/48)."""
+    import ipaddress
+
+    try:
+        place = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    networks = ("100.64.0.0/10", "fd7a:115c:a1e0::/48")
+    return any(place in ipaddress.ip_network(network) for network in networks)
+
+
+def tailnet(request: dict[str, Any]) -> dict[str, Any]:
+    """What Tailscale says of itself, asked only where the request's ``address`` is a tailnet's.
+
+    ``member``: whether it is; ``command``: Tailscale's, ``""`` without one; ``error``: why it does
+    not answer; else what :func:`tailnet_status` gives.
+    """
+    import time
+
+    if not any(map(in_tailnet, _lookup([request["address"]])[request["address"]])):
+        return {"member": False, "command": "", "error": ""}
+    command = next((path for path in _TAILSCALE if os.access(path, os.X_OK)), "")
+    found = {"member": True, "command": command, "error": ""}
+    if not command:
+        return found
+    try:
+        # Without the variable, the application's program would open its window.
+        code, out, err = _asked([command, "status", "--json"], 5.0, TAILSCALE_BE_CLI="1")
+        return {**found, **tailnet_status(json.loads(out), request["peers"], time.time())}
+    except ValueError:
+        said = (err or out).strip().splitlines()
+        return {**found, "error": said[-1] if said else f"it ends with {code}"}
+    except Exception as error:  # of whatever kind: it is no more than not known
+        return {**found, "error": f"{type(error).__name__}: {error}"}
+
+
+def tailnet_status(status: dict[str, Any], peers: list[str], now: float) -> dict[str, Any]:
+    """What counts of ``tailscale status --json`` (ipnstate.Status of its source).
+
+    Args:
+        status: what it printed.
+        peers: addresses of other hosts.
+        now: seconds since 1970.
+
+    Returns:
+        ``state`` (``Running`` when it is up); ``expires``: seconds until the key of this host does,
+        None for never; ``peers``: of each known one ``address``, ``online``, ``expired``, and
+        ``relay``: what traffic with it goes through, empty when it is direct or there is none.
+    """
+    import calendar
+    import time
+
+    expiry, expires = str((status.get("Self") or {}).get("KeyExpiry") or ""), None
+    if expiry:
+        expires = calendar.timegm(time.strptime(expiry[:19], "%Y-%m-%dT%H:%M:%S")) - now
+    found = []
+    for peer in (status.get("Peer") or {}).values():
+        direct = peer.get("CurAddr") or not peer.get("Active")
+        relay = "" if direct else peer.get("PeerRelay") or peer.get("Relay") or ""
+        state = {"online": bool(peer.get("Online")), "expired": bool(peer.get("Expired"))}
+        own = [place for place in peer.get("TailscaleIPs") or () if place in peers]
+        found += [{"address": place, "relay": relay, **state} for place in own]
+    return {"state": str(status.get("BackendState")), "expires": expires, "peers": found}
 
 
 FACTS = {
     "interpreter": interpreter,
     "environment": environment,
     "packages": packages,
+    "ray_build": ray_build,
     "isolation": isolation,
     "files": files,
     "platform": platform,
@@ -681,6 +858,9 @@ FACTS = {
     "ports": ports,
     "ray": ray_processes,
     "names": names,
+    "address": address,
+    "environments": environments,
+    "tailnet": tailnet,
 }
 
 
@@ -689,7 +869,8 @@ def gather(request: dict[str, Any]) -> dict[str, Any]:
 
     The request's keys, each needed only by the facts that use it: ``deep`` (hash every file),
     ``folders`` (purpose to folder), ``temp_dir``, ``address``, ``ports`` (name, number and, where
-    it is another, address), ``cluster_id``, ``node``, ``names``, ``token`` (path), ``uv`` (path).
+    it is another, address), ``cluster_id``, ``node``, ``names``, ``peers`` (addresses of the other
+    hosts), ``envs`` (folder of environments), ``token`` (path), ``uv`` (path).
     """
     import threading
 
@@ -705,7 +886,8 @@ def gather(request: dict[str, Any]) -> dict[str, Any]:
                 unknown[name] = f"{type(error).__name__}: {error}"
 
     names = [name for name in FACTS if name in request.get("only", FACTS)]
-    waiting = [name for name in names if name in ("interpreter", "uv")]  # for a disk, for a process
+    # For a disk, for a process.
+    waiting = [n for n in names if n in ("interpreter", "uv", "tailnet")]
     helper = threading.Thread(target=look, args=(waiting,))
     helper.start()
     look([name for name in names if name not in waiting])

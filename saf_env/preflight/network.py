@@ -15,6 +15,48 @@ ENGINE_COMMANDS = {"docker-proxy", "dockerd", "rootlesskit", "com.docker.backend
 """Who holds the ports that an engine publishes, as Linux names processes: 15 letters."""
 
 
+def address(case: Case) -> Verdict:
+    """What the other nodes reach the host by leads to the host itself, there too."""
+    seen = case.fact("address")
+    wanted, found, own = seen["address"], seen["resolved"], seen["own"]
+    correct = f"correct the address of host {case.node.host} in the cluster file"
+    if seen["outgoing"]:
+        correct += f"; it reaches the others from {listed(seen['outgoing'])}"
+    if not found:
+        what = f"{wanted} is not known on the host itself"
+        return fail(what, "the name does not resolve there", correct)
+    if len(case.cluster.hosts) > 1 and (inward := [a for a in found if _is_loopback(a)]):
+        return _inward(case, wanted, inward, correct)
+    if not own:
+        leads = "" if wanted in found else f" is {listed(found)}, which"
+        return fail(f"{wanted}{leads} is not an address of this host", "", correct)
+    for other, there in case.of_hosts("address").items():
+        if other != case.node.host and (shared := sorted({*own} & {*there["own"]})):
+            return fail(f"host {other} has the same address", listed(shared), correct)
+    if foreign := [a for a in found if a not in own]:
+        where = f"{listed(foreign)} on {case.node.host}"
+        return warn(f"{wanted} also leads elsewhere", where, correct)
+    return ok(f"{wanted} is the host's own", "" if wanted in own else listed(own))
+
+
+def _inward(case: Case, wanted: str, inward: Sequence[str], correct: str) -> Verdict:
+    """An address by which only the host itself finds itself."""
+    host = case.node.host
+    if wanted not in (*inward, "localhost"):
+        correct = (
+            f"take {wanted} out of the line of {inward[0]} in /etc/hosts on {host}, or give the "
+            "host an address instead of a name in the cluster file"
+        )
+    where = f"on {host} it is {listed(inward)}, of the loopback interface: Ray would listen there"
+    return fail(f"no other host could reach {host} by {wanted}", where, correct)
+
+
+def _is_loopback(text: str) -> bool:
+    import ipaddress
+
+    return ipaddress.ip_address(text.partition("%")[0]).is_loopback
+
+
 def advertised_name(case: Case) -> Verdict:
     """Every name that a node of the cluster advertises has its planned address on this host."""
     wanted = host_names(case.cluster)
@@ -121,6 +163,17 @@ def ports_disjoint(case: Case) -> Verdict:
 _MORE = "set cluster.port or cluster.ports_per_node in the cluster file"
 
 CHECKS = (
+    Check(
+        "address",
+        "node",
+        "fail",
+        "an address that is the host's own",
+        address,
+        "Ray listens on the address of the node's host, and tells it to all others. The host must "
+        "have it; a name must lead there on the host itself as well. Debian names a machine "
+        "127.0.1.1 in its own /etc/hosts: in a cluster of several hosts nobody else would find it.",
+        lambda node: node.network != "tailscale",
+    ),
     Check(
         "advertised-name",
         "node",

@@ -7,16 +7,31 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from saf_env.plan.model import ClusterPlan, NodePlan
-from saf_env.preflight import docker, interpreter, lock, network, packages, peers, security, system
+from saf_env.preflight import (
+    alike,
+    docker,
+    interpreter,
+    lock,
+    network,
+    packages,
+    peers,
+    security,
+    system,
+    tailnet,
+    versions,
+)
 from saf_env.preflight.base import Case, Check, Finding, UnknownFactError, Verdict
 
 CHECKS: tuple[Check, ...] = (
     *interpreter.CHECKS,
+    *versions.CHECKS,
     *packages.CHECKS,
     *lock.CHECKS,
+    *alike.CHECKS,
     *system.CHECKS,
     *network.CHECKS,
     *peers.CHECKS,
+    *tailnet.CHECKS,
     *security.CHECKS,
     *docker.CHECKS,
 )

@@ -41,9 +41,16 @@ def platform(case: Case) -> Verdict:
     found = (seen["sys_platform"], seen["machine"])
     if found == (wanted.sys_platform, wanted.machine):
         return ok(wanted.name, seen["system"])
+    expected = f"expected {wanted.name}, found {' '.join(found)}"
+    if seen["translated"]:
+        return fail(
+            "another platform: the Mac translates Python (Rosetta)",
+            expected,
+            "run saf-env by a Python for Apple's processors, where `arch` prints arm64",
+        )
     return fail(
         "another platform",
-        f"expected {wanted.name}, found {' '.join(found)}",
+        expected,
         f"correct the platform of host {case.node.host} in the cluster file, then `saf-env lock`",
     )
 

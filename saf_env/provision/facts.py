@@ -103,6 +103,8 @@ def request_for(
         "cluster_id": cluster.folder.name,
         "node": node.name,
         "names": sorted(host_names(cluster)),
+        "peers": sorted({h.address for h in cluster.hosts.values() if h.name != node.host}),
+        "envs": str(node.environment.path.parent),
         "token": str(token_path(home, cluster.name)),
         "uv": str(uv or uv_binary(home)),
     }

@@ -24,7 +24,7 @@ from saf_env.plan.model import NodePlan
 from saf_env.provision.folders import read_json, write_atomically
 from saf_env.transports.script import script
 
-OF_ENVIRONMENT = ("interpreter", "environment", "packages", "isolation", "files")
+OF_ENVIRONMENT = ("interpreter", "environment", "packages", "ray_build", "isolation", "files")
 OF_IMAGE = (*OF_ENVIRONMENT, "platform")
 _PROBE = Path(probe.__file__)
 
@@ -138,7 +138,7 @@ def _run(image: str, engine: Engine, deep: bool) -> dict[str, Any]:
         return {"facts": {}, "unknown": dict.fromkeys(OF_IMAGE, text)}
     seen = json.loads(result.stdout)
     if "platform" in seen["facts"]:  # the rest of it is of the machine and of that container
-        of_image = ("sys_platform", "machine")
+        of_image = ("sys_platform", "machine", "version", "translated")
         seen["facts"]["platform"] = {key: seen["facts"]["platform"][key] for key in of_image}
     return {"facts": seen["facts"], "unknown": seen["unknown"]}
 

@@ -193,10 +193,20 @@ def _hosts(document: Document) -> Iterator[str]:
             yield f"hosts.{name}.address: missing, needed where there are several hosts"
         elif tailnet and "address" not in host:
             yield f"hosts.{name}.address: missing, needed where a node is in a tailnet"
-    addresses = Counter(host["address"] for host in hosts.values() if "address" in host)
+    addresses = Counter(_same(host["address"]) for host in hosts.values() if "address" in host)
     for address, count in addresses.items():
         if count > 1:
             yield f'hosts: address "{address}" is given to {count} hosts'
+
+
+def _same(address: str) -> str:
+    """An address in the one way to write it, so that two ways are not taken for two addresses."""
+    import ipaddress
+
+    try:
+        return str(ipaddress.ip_address(address))
+    except ValueError:  # a name
+        return address.lower()
 
 
 def _ssh(document: Document) -> Iterator[str]:

@@ -87,6 +87,34 @@ def test_the_platform_is_this_one() -> None:
     assert here is not None
     seen = facts("platform")["platform"]
     assert (seen["sys_platform"], seen["machine"]) == (here.sys_platform, here.machine)
+    assert seen["version"].startswith("macOS " if here.os == "macos" else "glibc ")
+    assert not seen["translated"]
+
+
+def test_the_address_is_own_or_not() -> None:
+    def seen(address: str, *peers: str) -> Any:
+        return facts("address", address=address, peers=list(peers))["address"]
+
+    own = seen("127.0.0.1", "127.0.0.1", "beta.invalid")
+    assert own["resolved"] == own["own"] == own["outgoing"] == ["127.0.0.1"]
+    assert seen("192.0.2.1")["own"] == []  # TEST-NET-1, nobody's
+    named = seen("localhost")
+    assert "127.0.0.1" in named["own"]
+    assert named["resolved"] == named["own"]
+
+
+def test_only_a_host_in_a_tailnet_asks_for_it() -> None:
+    assert not facts("tailnet", address="127.0.0.1", peers=[])["tailnet"]["member"]
+    assert facts("tailnet", address="100.64.0.1", peers=[])["tailnet"]["member"]
+
+
+def test_environments_tell_what_they_were_made_from(tmp_path: Path) -> None:
+    for name, marker in (("base-1", {"environment_sha256": "d"}), ("base-2", {}), ("new-x", None)):
+        (tmp_path / name).mkdir()
+        if marker is not None:
+            (tmp_path / name / probe.MARKER).write_text(json.dumps(marker))
+    assert facts("environments", envs=str(tmp_path))["environments"] == [["base-1", "d"]]
+    assert facts("environments", envs=str(tmp_path / "none"))["environments"] == []
 
 
 def test_memory_disk_and_limits_make_sense(tmp_path: Path) -> None:

@@ -157,3 +157,21 @@ def test_whether_names_can_be_written(tmp_path: Path, monkeypatch: pytest.Monkey
     for folder, writable in ((tmp_path, True), (tmp_path / "absent", False)):
         monkeypatch.setattr(probe, "HOSTS", str(folder / "hosts"))
         assert probe.names({"names": []}) == {"addresses": {}, "writable": writable}
+
+
+@pytest.mark.parametrize(
+    ("text", "commit"),
+    [
+        ("# By the wheel's build.\ncommit = \"" + "b7" * 20 + '"\nversion = "2.60.0"\n', "b7" * 20),
+        ('commit = "{{RAY_COMMIT_SHA}}"\nversion = "3.0.0.dev0"\n', ""),
+        (None, ""),
+    ],
+)
+def test_what_ray_was_built_from(
+    text: str | None, commit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "_site_packages", lambda: str(tmp_path))
+    if text is not None:
+        (tmp_path / "ray").mkdir()
+        (tmp_path / "ray" / "_version.py").write_text(text)
+    assert probe.ray_build({}) == {"commit": commit}

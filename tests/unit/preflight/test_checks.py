@@ -121,9 +121,12 @@ def make_facts(node: NodePlan) -> dict[str, Any]:
                 "digest": digest,
                 "free_threaded": False,
                 "debug": False,
+                "translated": False,
             },
             "environment": {"path": str(env.path), "marker": marker, "system_site": False},
             "packages": [["numpy", "2.4.6"], ["ray", "2.60.0"]],
+            "ray_build": {"commit": "7" * 40},
+            "environments": [[env.key, env.lock.sha256]],
             "isolation": {"startup": [], "base": []},
             "files": {
                 "files": 100,
@@ -137,6 +140,8 @@ def make_facts(node: NodePlan) -> dict[str, Any]:
                 "sys_platform": sys_platform,
                 "machine": machine,
                 "system": "OS 1",
+                "version": "macOS 14.5" if sys_platform == "darwin" else "glibc 2.36",
+                "translated": False,
                 "hostname": node.host,
                 "cpus": 2,
             },
@@ -171,6 +176,13 @@ def make_facts(node: NodePlan) -> dict[str, Any]:
             "ports": {"address": "127.0.0.2", "address_error": "", "held": []},
             "ray": {"ours": [], "others": []},
             "names": {"addresses": {}, "writable": True},
+            "address": {
+                "address": node.address,
+                "resolved": [node.address],
+                "own": [node.address],
+                "outgoing": [],
+            },
+            "tailnet": {"member": False, "command": "", "error": ""},
         },
     }
 
@@ -332,24 +344,6 @@ def test_shared_memory_of_a_planned_store() -> None:
     small = make_node("head", 6380, object_store_memory=GIB)
     facts = changed(make_facts(small), "shm", {"total": 2 * GIB, "free": 2 * GIB})
     assert verdict("shm", facts, small).level == "ok"
-
-
-def test_ports_that_overlap() -> None:
-    head, near = make_node("head", 6380), make_node("linux", 6390)
-    found = verdict("ports-disjoint", make_facts(head), head, plan=make_plan(head, near))
-    assert found.level == "fail"
-    assert "node linux on the same host" in found.summary
-    elsewhere = dataclasses.replace(near, host="there")
-    plan = make_plan(head, elsewhere)
-    assert verdict("ports-disjoint", make_facts(head), head, plan=plan).level == "ok"
-
-
-def test_ports_that_cannot_be() -> None:
-    for first, words in ((6379, "Redis"), (900, "outside"), (65530, "outside")):
-        head = make_node("head", first)
-        found = verdict("ports-disjoint", make_facts(head), head)
-        assert found.level == "fail"
-        assert words in found.summary
 
 
 def test_a_stale_lock() -> None:

@@ -61,12 +61,12 @@ def test_a_wish_that_cannot_be_judged_stops_nobody() -> None:
 
 
 def test_an_absent_environment_is_told_once() -> None:
-    environment = ("interpreter", "environment", "packages", "isolation", "files")
+    environment = ("interpreter", "environment", "packages", "ray_build", "isolation", "files")
     found = judged(blind("there is no such file", *environment))
-    assert sum(finding.level == "skip" for finding in found) == 5
+    assert sum(finding.level == "skip" for finding in found) == 8
     assert [finding.id for finding in stopping(found)] == ["packages-locked"]
     found = judged(blind("there is no such file", *environment), ignore=["packages-locked"])
-    assert len(stopping(found)) == 5
+    assert len(stopping(found)) == 8
 
 
 def test_ports_for_the_workers_of_all_cpus() -> None:

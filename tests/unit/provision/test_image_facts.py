@@ -19,7 +19,8 @@ from saf_env.transports.base import CommandResult
 
 ID, BASE = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 DOCKER = {"error": "", "os": "Debian", "kernel": "6.1", "cpus": 2}
-PLATFORM = {"sys_platform": "linux", "machine": "x86_64", "system": "another", "cpus": 64}
+OF_IT = {"sys_platform": "linux", "machine": "x86_64", "version": "glibc 2.36", "translated": False}
+PLATFORM = {**OF_IT, "system": "another", "cpus": 64}
 INSIDE: dict[str, Any] = {**{name: {"seen": 1} for name in OF_IMAGE}, "platform": PLATFORM}
 
 
@@ -84,8 +85,7 @@ def test_an_image_is_looked_into_once(box: NodePlan, docker: Docker, tmp_path: P
     assert first["facts"]["docker"] == {**DOCKER, "image": {"id": ID}, "base": {"id": BASE}}
     # The machine of the probe's own container says nothing; the engine's system does.
     assert first["facts"]["platform"] == {
-        "sys_platform": "linux",
-        "machine": "x86_64",
+        **OF_IT,
         "system": "Debian, 6.1",
         "cpus": 2,
     }

@@ -254,3 +254,17 @@ def test_hosts_that_contradict_each_other() -> None:
     assert "hosts.beta.address: missing, needed where there are several hosts" in found
     with_ssh = several.replace("[hosts.beta]", '[hosts.beta]\naddress = "b"\nssh = "b"')
     assert "hosts.beta.platform: missing" in "\n".join(mistakes(with_ssh))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "shown"),
+    [
+        ("10.0.0.1", "10.0.0.1", "10.0.0.1"),
+        ("fd00::1", "fd00:0:0::1", "fd00::1"),
+        ("Alpha.lan", "alpha.lan", "alpha.lan"),
+    ],
+)
+def test_two_hosts_with_one_address(one: str, other: str, shown: str) -> None:
+    first = f'[hosts.alpha]\naddress = "{one}"\n[hosts.beta]\nssh = "b"\naddress = "{other}"'
+    found = "\n".join(mistakes(GOOD.replace("[hosts.alpha]", first)))
+    assert f'hosts: address "{shown}" is given to 2 hosts' in found

@@ -1,0 +1,75 @@
+"""Checks of what locked packages are built for: the system's version, the processor's own code."""
+
+from __future__ import annotations
+
+import re
+
+from saf_env.platforms import PLATFORMS
+from saf_env.preflight.base import Case, Check, UnknownFactError, Verdict, fail, ok
+
+MACOS_NEEDED = (14, 0)
+"""The first that MLX has wheels for."""
+
+GLIBC_NEEDED = (2, 35)
+"""The one that MLX's wheels for Linux are built for: Debian 12, Ubuntu 22.04."""
+
+_NATIVE = (
+    "make the environment with a Python for Apple's processors (`saf-env lock --python-source "
+    "managed`), and open the terminal without Rosetta (`arch` must print arm64)"
+)
+
+
+def os_version(case: Case) -> Verdict:
+    """A macOS, or a Linux with a C library, that the locked packages are built for."""
+    seen = case.fact("platform")
+    mac = PLATFORMS[case.node.platform].os == "macos"
+    name, needed = ("macOS", MACOS_NEEDED) if mac else ("glibc", GLIBC_NEEDED)
+    floor = f"{name} {needed[0] if mac else '.'.join(map(str, needed))}"
+    found = re.search(rf"{name} (\d+)(?:\.(\d+))?", seen["version"])
+    if found is None and (mac or seen["version"]):
+        raise UnknownFactError(f"it says {seen['version'] or 'nothing'}, expected a version")
+    if found is not None and (int(found[1]), int(found[2] or 0)) >= needed:
+        return ok(str(seen["version"]))
+    what = seen["version"] if found else "its C library is not glibc"
+    update = "update macOS" if mac else "update the system, or the base image of a container"
+    return fail(f"the locked packages need {floor} or newer", str(what), update)
+
+
+def python_arch(case: Case) -> Verdict:
+    """An interpreter of the host's own architecture, which nothing translates."""
+    seen, wanted = case.fact("interpreter"), PLATFORMS[case.node.platform].machine
+    if seen["translated"]:
+        return fail(
+            "Python runs under Rosetta",
+            f"{seen['executable']} is for Intel: without Metal, and slow",
+            _NATIVE,
+        )
+    if seen["machine"] != wanted:
+        return fail(
+            "Python is for another architecture",
+            f"expected {wanted}, found {seen['machine']}, {seen['executable']}",
+            "run `saf-env check --fix`, which makes the environment anew",
+        )
+    return ok(f"native, {wanted}")
+
+
+CHECKS = (
+    Check(
+        "os-version",
+        "node",
+        "fail",
+        "macOS 14 or glibc 2.35, or newer",
+        os_version,
+        "MLX has wheels for macOS 14 and newer, and for Linux with glibc 2.35 and newer (Debian "
+        "12, Ubuntu 22.04). In a container that of its image counts.",
+    ),
+    Check(
+        "python-arch",
+        "node",
+        "fail",
+        "an interpreter for the host's own processor",
+        python_arch,
+        "A Python for Intel runs on a Mac with Apple's processor too, translated by Rosetta: "
+        "without the GPU, and as a node of another platform than its neighbours.",
+    ),
+)
