@@ -92,8 +92,8 @@ class Engine:
             versions of the plugins, empty without them; ``compose_alone``: of a ``docker-compose``
             that is no plugin, looked for only without one; ``error``: why the engine does not
             answer, empty when it does; then also ``engine`` (its version), ``os`` (its name for the
-            system it runs on), ``kernel``, ``architecture``, ``cpus``, ``memory`` (bytes),
-            ``security`` (names of its security options, ``rootless`` among them), ``endpoint``
+            system it runs on), ``name`` (of its machine), ``kernel``, ``architecture``, ``cpus``,
+            ``memory`` (bytes), ``security`` (names of its options, ``rootless`` one), ``endpoint``
             (where the command line reaches it), and ``disk``: ``path``, ``total`` and ``free``
             bytes of where it keeps images and volumes, None where the host does not see that.
         """
@@ -361,6 +361,7 @@ def read_info(info: CommandResult) -> dict[str, Any]:
         **found,
         "engine": seen["ServerVersion"],
         "os": seen["OperatingSystem"],
+        "name": seen.get("Name", ""),
         "kernel": seen["KernelVersion"],
         "architecture": seen["Architecture"],
         "cpus": seen["NCPU"],

@@ -34,6 +34,7 @@ _NAME_SECONDS = 4.0  # a name service that is not reached answers after 5 s or m
 _OWN_FILES = (MARKER, MANIFEST)
 _LISTEN = "0A"  # TCP_LISTEN as /proc/net/tcp writes it (include/net/tcp_states.h)
 _LISTED = 20  # names of files shown for one fact; the count is always exact
+_FIREWALL = "/usr/libexec/ApplicationFirewall/socketfilterfw"
 # Tailscale's command: of a package, of Homebrew, and in the bundle of its application for macOS.
 _TAILSCALE = (
     "/usr/bin/tailscale",
@@ -840,6 +841,88 @@ def tailnet_status(status: dict[str, Any], peers: list[str], now: float) -> dict
     return {"state": str(status.get("BackendState")), "expires": expires, "peers": found}
 
 
+# Macs
+
+
+def power(_request: dict[str, Any]) -> dict[str, Any]:
+    """Of a Mac, when it sleeps; nothing of another host.
+
+    ``sleep``: minutes until it does when it is idle on mains power, 0 for never, None if it is
+    not told; ``kept_by``: names of programs that keep it awake now.
+    """
+    if sys.platform != "darwin":
+        return {}
+    custom = _output(["/usr/bin/pmset", "-g", "custom"])
+    return {
+        "sleep": mains_sleep(custom),
+        "kept_by": kept_awake_by(_output(["/usr/bin/pmset", "-g", "assertions"])),
+    }
+
+
+def mains_sleep(text: str) -> int | None:
+    """Minutes until a Mac on mains power sleeps, from the output of ``pmset -g custom``."""
+    source = ""
+    for line in text.splitlines():
+        words = line.split()
+        if line.rstrip().endswith(":"):
+            source = line.strip()
+        elif source == "AC Power:" and len(words) > 1 and words[0] == "sleep":
+            return int(words[1])
+    return None
+
+
+def kept_awake_by(text: str) -> list[str]:
+    """Programs that keep a Mac from sleeping, from the output of ``pmset -g assertions``."""
+    import re
+
+    kinds = "PreventUserIdleSystemSleep|PreventSystemSleep"
+    return sorted(set(re.findall(rf"^\s*pid \d+\((.+?)\): .*\b(?:{kinds}) named", text, re.M)))
+
+
+def firewall(_request: dict[str, Any]) -> dict[str, Any]:
+    """Of a Mac, whether its firewall is on (``on``); nothing of another host.
+
+    ``block_all``: whether it lets nobody in; ``stealth``: whether it answers no ping;
+    ``programs``: those of a node that others connect to, each with whether they may.
+    """
+    if sys.platform != "darwin":
+        return {}
+    state = _output([_FIREWALL, "--getglobalstate"])
+    found = {"on": says_on(state), "block_all": False, "stealth": False, "programs": []}
+    if not found["on"]:
+        return found
+    every = _output([_FIREWALL, "--getblockall"])
+    return {
+        "on": True,
+        "block_all": "State = 2" in state or says_on(every),
+        "stealth": says_on(_output([_FIREWALL, "--getstealthmode"])),
+        "programs": [[path, _let_in(path)] for path in _listening_programs()],
+    }
+
+
+def says_on(text: str) -> bool:
+    """Whether what ``socketfilterfw --get…`` printed means yes; its words differ by version."""
+    import re
+
+    return re.search(r"\b(disabled|off)\b", text, re.I) is None
+
+
+def _let_in(path: str) -> bool:
+    """Whether the firewall knows a program, and lets others connect to it."""
+    code, out, _ = _asked([_FIREWALL, "--getappblocked", path], 20.0)
+    return code == 0 and "permitted" in out
+
+
+def _listening_programs() -> list[str]:
+    """Those of the environment that listen for other nodes; none where there is no environment."""
+    try:
+        ray = os.path.join(_site_packages(), "ray", "core", "src", "ray")
+    except ValueError:
+        return []
+    own = [os.path.join(ray, *names) for names in (("gcs", "gcs_server"), ("raylet", "raylet"))]
+    return [base_interpreter(), *(os.path.realpath(path) for path in own if os.path.exists(path))]
+
+
 FACTS = {
     "interpreter": interpreter,
     "environment": environment,
@@ -861,6 +944,8 @@ FACTS = {
     "address": address,
     "environments": environments,
     "tailnet": tailnet,
+    "power": power,
+    "firewall": firewall,
 }
 
 
@@ -887,7 +972,7 @@ def gather(request: dict[str, Any]) -> dict[str, Any]:
 
     names = [name for name in FACTS if name in request.get("only", FACTS)]
     # For a disk, for a process.
-    waiting = [n for n in names if n in ("interpreter", "uv", "tailnet")]
+    waiting = [n for n in names if n in ("interpreter", "uv", "tailnet", "power", "firewall")]
     helper = threading.Thread(target=look, args=(waiting,))
     helper.start()
     look([name for name in names if name not in waiting])

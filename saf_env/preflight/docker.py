@@ -106,11 +106,11 @@ def _remedy(case: Case, seen: Mapping[str, Any]) -> str:
     if _DENIED.search(seen["error"]):
         return _allow(case)
     if not seen["client"] and _on_mac(case):
-        return "install Docker Desktop or OrbStack, and start it"
+        return "install Docker Desktop, OrbStack or Colima, and start it"
     if not seen["client"]:
         return "install Docker Engine, on Debian with `make engine`"
     if _on_mac(case):
-        return "start Docker Desktop or OrbStack"
+        return "start Docker Desktop, OrbStack or Colima (`colima start`)"
     return "start it: `sudo systemctl start docker`, or on Debian `make engine`"
 
 
@@ -165,7 +165,7 @@ def vm(case: Case) -> Verdict:
     seen, node = _answer(case), case.node
     if wrong := _unusable(case, seen):
         return wrong
-    evidence = f"{seen['os']} has {seen['cpus']} CPUs and {gib(seen['memory'])}"
+    evidence = f"{_runtime(seen)} has {seen['cpus']} CPUs and {gib(seen['memory'])}"
     here = [n for n in case.cluster.containers if n.host == node.host]
     names = listed([n.name for n in here])
     promised = sum(_promised(n) for n in here)
@@ -210,8 +210,17 @@ def _promised(node: NodePlan) -> int:
     return node.memory or node.object_store_memory or 0
 
 
+def _runtime(seen: Mapping[str, Any]) -> str:
+    """What the engine calls its system; of Colima, whose system is an Ubuntu, that it is Colima."""
+    of_colima = seen["name"] == "colima" or seen["name"].startswith("colima-")
+    return f"Colima ({seen['os']})" if of_colima else str(seen["os"])
+
+
 def _enlarge(seen: Mapping[str, Any], key: str) -> str:
     hint = f"lower {key} of the container nodes in the cluster file"
+    if _runtime(seen) != seen["os"]:
+        option = "--cpu COUNT" if key == "cpus" else "--memory GIB"
+        return f"{hint}, or run `colima stop`, then `colima start {option}`"
     if seen["os"] == "Docker Desktop":
         what = "CPU limit" if key == "cpus" else "Memory limit"
         return f"{hint}, or raise the {what} in Docker Desktop under Settings > Resources"

@@ -31,6 +31,7 @@ if (
 
 MARK = "SAF_ENV_NODE"
 TAIL_BYTES = 20_000
+CAFFEINATE = "/usr/bin/caffeinate"  # comes with macOS
 OPEN_FILES = 65_536  # what Ray recommends for a node with many workers
 _LINUX = sys.platform.startswith("linux")
 
@@ -194,7 +195,23 @@ def start(request: Mapping[str, Any]) -> dict[str, Any]:
         cwd=request["folder"],
         start_new_session=True,
     )
+    if awake := keeping_awake(sys.platform, leader.pid):
+        null = subprocess.DEVNULL
+        subprocess.Popen(
+            awake, env={}, stdin=null, stdout=null, stderr=null, start_new_session=True
+        )
     return {"pid": leader.pid, "started": _started(leader.pid)}
+
+
+def keeping_awake(system: str, leader: int) -> list[str]:
+    """The command that keeps a Mac from sleeping until the process ``leader`` has ended.
+
+    Idle sleep of system (-i) and disk (-m), and on mains power all sleep (-s); see caffeinate(8).
+    Empty elsewhere, and where it is not there: the check ``sleep`` tells of a Mac that may sleep.
+    """
+    if system != "darwin" or not os.access(CAFFEINATE, os.X_OK):
+        return []
+    return [CAFFEINATE, "-ims", "-w", str(leader)]
 
 
 def _login() -> dict[str, str]:

@@ -92,6 +92,7 @@ def test_an_engine_that_answers() -> None:
         "error": "",
         "engine": "20.10.24",
         "os": "Debian GNU/Linux 12 (bookworm)",
+        "name": "",
         "kernel": "6.1.0",
         "architecture": "x86_64",
         "cpus": 2,

@@ -183,6 +183,8 @@ def make_facts(node: NodePlan) -> dict[str, Any]:
                 "outgoing": [],
             },
             "tailnet": {"member": False, "command": "", "error": ""},
+            "power": {"sleep": 0, "kept_by": []} if sys_platform == "darwin" else {},
+            "firewall": {"on": False} if sys_platform == "darwin" else {},
         },
     }
 

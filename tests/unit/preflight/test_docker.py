@@ -43,6 +43,7 @@ def make_container_facts(node: NodePlan) -> dict[str, Any]:
         "error": "",
         "engine": "20.10.24",
         "os": "Debian GNU/Linux 12 (bookworm)",
+        "name": "debian",
         "kernel": "6.1.0",
         "architecture": "x86_64",
         "cpus": 2,

@@ -29,6 +29,8 @@ def test_the_catalogue() -> None:
         "temp-dir",
         "stale-ray",
         "environment-variables",
+        "sleep",
+        "firewall",
         "address",
         "advertised-name",
         "ports-free",

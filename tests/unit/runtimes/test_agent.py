@@ -278,3 +278,12 @@ def test_a_hosts_file_that_is_mounted_is_written_in_place(
     assert write_names(*LINES) == (True, "")
     assert write_names() == (True, "")
     assert (hosts.read_text(), hosts.stat().st_ino) == (before, inode)
+
+
+def test_a_mac_is_kept_awake_as_long_as_the_leader_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert agent.keeping_awake("linux", 7) == []
+    monkeypatch.setattr(agent, "CAFFEINATE", "/bin/sh")  # a program that is there
+    assert agent.keeping_awake("linux", 7) == []
+    assert agent.keeping_awake("darwin", 7) == ["/bin/sh", "-ims", "-w", "7"]
+    monkeypatch.setattr(agent, "CAFFEINATE", "/no/caffeinate")
+    assert agent.keeping_awake("darwin", 7) == []

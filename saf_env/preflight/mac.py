@@ -1,0 +1,98 @@
+"""Checks of Macs: that one does not fall asleep, and lets the other nodes in."""
+
+from __future__ import annotations
+
+import shlex
+
+from saf_env.platforms import PLATFORMS
+from saf_env.preflight.base import Case, Check, Verdict, fail, in_container, listed, ok, warn
+
+_FIREWALL = "/usr/libexec/ApplicationFirewall/socketfilterfw"
+_SETTINGS = "System Settings > Network > Firewall"
+
+
+def _on_mac(case: Case) -> bool:
+    """Whether the host is one; a container's own platform says nothing of that."""
+    return PLATFORMS[case.cluster.host_of(case.node).platform].os == "macos"
+
+
+def sleep(case: Case) -> Verdict:
+    """A Mac on mains power stays awake."""
+    if not _on_mac(case):
+        return ok("not a Mac")
+    seen = case.facts["facts"].get("power")
+    remedy = "`sudo pmset -c sleep 0` keeps it awake on mains power"
+    if not seen or seen["sleep"] is None:
+        reason = case.facts["unknown"].get("power", "pmset does not tell")
+        return warn("whether the Mac sleeps is not known", reason, remedy)
+    if not seen["sleep"]:
+        return ok("it never sleeps on mains power")
+    after = f"system sleep after {seen['sleep']} min on mains power"
+    if "caffeinate" in seen["kept_by"]:
+        return ok("caffeinate keeps it awake", after)
+    if in_container(case.node):
+        return warn("the Mac falls asleep when nobody uses it, nodes and all", after, remedy)
+    return warn(
+        "the Mac falls asleep when nobody uses it",
+        after,
+        f"saf-env keeps it awake only while a native node runs, so it may be out of reach before: "
+        f"{remedy}",
+    )
+
+
+def firewall(case: Case) -> Verdict:
+    """The Mac's firewall lets other nodes in."""
+    if not _on_mac(case):
+        return ok("not a Mac")
+    seen = case.facts["facts"].get("firewall")
+    if not seen:
+        reason = case.facts["unknown"].get("firewall", "the probe did not look")
+        return warn("whether the firewall lets nodes in is not known", reason, f"see {_SETTINGS}")
+    if not seen["on"]:
+        return ok("the firewall is off")
+    if seen["block_all"]:
+        return fail(
+            "the firewall blocks all incoming connections",
+            f"{_SETTINGS} > Options",
+            f"`sudo {_FIREWALL} --setblockall off`, or switch it off there",
+        )
+    shut = [path for path, let_in in seen["programs"] if not let_in]
+    stealth = "; in stealth mode, it does not answer a ping" if seen["stealth"] else ""
+    if in_container(case.node) or (seen["programs"] and not shut):
+        return ok("the firewall is on, and lets the node's programs in", stealth.lstrip("; "))
+    return warn(
+        "the firewall may keep other nodes out",
+        (f"not let in so far: {listed(shut)}" if shut else "it is on") + stealth,
+        _let_in(shut) or "once the environment is there, check again: its programs can be let in",
+    )
+
+
+def _let_in(programs: list[str]) -> str:
+    if not programs:
+        return ""
+    each = f'sudo {_FIREWALL} --add "$p"; sudo {_FIREWALL} --unblockapp "$p"'
+    return f"let them in: `for p in {shlex.join(programs)}; do {each}; done`"
+
+
+CHECKS = (
+    Check(
+        "sleep",
+        "node",
+        "warn",
+        "a Mac that stays awake",
+        sleep,
+        "A Mac that sleeps takes its nodes out of the cluster, and is not reached by ssh. While a "
+        "native node runs, saf-env holds it awake with caffeinate, as long as it has mains power. "
+        "Looked at is the time to system sleep on mains power, and whether caffeinate is at work.",
+    ),
+    Check(
+        "firewall",
+        "node",
+        "fail",
+        "a Mac whose firewall lets nodes in",
+        firewall,
+        "The application firewall of macOS asks on the screen whether a program may be connected "
+        "to, and over ssh nobody answers. Blocking all connections is a failure; a firewall that "
+        "is on and does not know the locked Python, Ray's raylet and gcs_server is a warning.",
+    ),
+)
