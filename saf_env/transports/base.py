@@ -64,6 +64,10 @@ class Running(Protocol):
         """Its result once it has finished, else None."""
         ...
 
+    def printed(self) -> str:
+        """What it has printed so far on standard output."""
+        ...
+
     def stop(self) -> None:
         """End it and its group now; nothing when it has finished."""
         ...

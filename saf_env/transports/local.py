@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import threading
 import time
@@ -10,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from saf_env.errors import CommandTimeoutError, ToolchainError
 from saf_env.transports.base import CommandResult
-from saf_env.transports.process import decode, end_group, signal_group, spawn
+from saf_env.transports.process import Piped, decode, end_group, spawn
 
 
 class LocalTransport:
@@ -50,7 +49,10 @@ class LocalTransport:
         self, argv: Sequence[str], *, env: Mapping[str, str], stdin: str = ""
     ) -> LocalCommand:
         """See :meth:`saf_env.transports.base.Transport.start`."""
-        return LocalCommand(self.host, argv, stdin, self._popen(argv, env, None, piped=True))
+        try:
+            return LocalCommand(self.host, argv, env, stdin)
+        except OSError as error:
+            raise self._no_program(argv, error) from error
 
     def _execute(
         self,
@@ -90,41 +92,43 @@ class LocalTransport:
         try:
             return spawn(argv, env, cwd, piped=piped)
         except OSError as error:
-            raise ToolchainError(
-                f"{self.host}: cannot run {argv[0]}: {error.strerror}",
-                hint="`saf-env check` shows what is missing on that host",
-            ) from error
+            raise self._no_program(argv, error) from error
+
+    def _no_program(self, argv: Sequence[str], error: OSError) -> ToolchainError:
+        return ToolchainError(
+            f"{self.host}: cannot run {argv[0]}: {error.strerror}",
+            hint="`saf-env check` shows what is missing on that host",
+        )
 
 
 class LocalCommand:
     """A command that runs on this machine; see :class:`saf_env.transports.base.Running`.
 
-    A thread reads what it prints, so that a full pipe never stops it.
+    Threads read what it prints, so that a full pipe never stops it.
+
+    Raises:
+        OSError: it cannot be started.
     """
 
-    def __init__(
-        self,
-        host: str,
-        argv: Sequence[str],
-        stdin: str,
-        process: subprocess.Popen[bytes],
-    ) -> None:
+    def __init__(self, host: str, argv: Sequence[str], env: Mapping[str, str], stdin: str) -> None:
         self._host = host
         self._argv = tuple(argv)
-        self._process = process
+        self._kept: tuple[list[bytes], list[bytes]] = ([], [])
         self._result: CommandResult | None = None
         self._started = time.monotonic()
-        self._reader = threading.Thread(target=self._communicate, args=(stdin,), daemon=True)
-        self._reader.start()
+        feed = [stdin.encode("utf-8", "replace")]
+        self._piped = Piped(argv, env, feed, self._kept[0].append, self._kept[1].append)
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+        self._watcher.start()
 
-    def _communicate(self, stdin: str) -> None:
-        stdout, stderr = self._process.communicate(stdin.encode("utf-8", "replace"))
+    def _watch(self) -> None:
+        code = self._piped.wait(None)
         self._result = CommandResult(
             argv=self._argv,
             host=self._host,
-            code=self._process.returncode,
-            stdout=decode(stdout),
-            stderr=decode(stderr),
+            code=code,
+            stdout=self.printed(),
+            stderr=decode(b"".join(self._kept[1])),
             seconds=time.monotonic() - self._started,
         )
 
@@ -132,8 +136,12 @@ class LocalCommand:
         """See :meth:`saf_env.transports.base.Running.poll`."""
         return self._result
 
+    def printed(self) -> str:
+        """See :meth:`saf_env.transports.base.Running.printed`."""
+        return decode(b"".join(self._kept[0]))
+
     def stop(self) -> None:
         """See :meth:`saf_env.transports.base.Running.stop`."""
         if self._result is None:
-            signal_group(self._process, signal.SIGKILL)
-            self._reader.join(timeout=2.0)
+            self._piped.kill()
+            self._watcher.join(timeout=2.0)

@@ -126,6 +126,10 @@ class Piped:
         if self._process.poll() is None:
             end_group(self._process, self._process.wait)
 
+    def kill(self) -> None:
+        """End its group at once; not to be called when :meth:`wait` has come to its end."""
+        signal_group(self._process, signal.SIGKILL)
+
 
 def _carry(work: Callable[..., None], *arguments: Any) -> threading.Thread:
     thread = threading.Thread(target=work, args=arguments, daemon=True)

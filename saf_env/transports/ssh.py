@@ -284,6 +284,10 @@ class SshCommand:
             raise self._outcome
         return self._outcome
 
+    def printed(self) -> str:
+        """See :meth:`saf_env.transports.base.Running.printed`."""
+        return decode(b"".join(self._kept[0]))
+
     def stop(self) -> None:
         """See :meth:`saf_env.transports.base.Running.stop`."""
         if self._outcome is None:

@@ -68,16 +68,15 @@ def test_a_time_out_ends_the_whole_group(tmp_path: Path) -> None:
 
 def test_a_command_runs_beside_us_and_is_stopped_with_its_group() -> None:
     running = HERE.start([sys.executable, "-c", CHILD + "p.wait()"], env=ENV)
+    child = int(eventually(running.printed, 10, "it says so while it runs"))
     assert running.poll() is None
-    time.sleep(0.2)
 
     running.stop()
     running.stop()
 
     done = eventually(running.poll, 5, "it has ended")
-    assert done.code == -signal.SIGKILL
-    if done.stdout:
-        eventually(lambda: not alive(int(done.stdout)), 2, "its child is gone")
+    assert (done.code, int(done.stdout)) == (-signal.SIGKILL, child)
+    eventually(lambda: not alive(child), 2, "its child is gone")
 
 
 def test_a_command_beside_us_gives_its_result() -> None:

@@ -153,14 +153,15 @@ def test_a_command_runs_beside_us_and_is_stopped_with_its_group(sshd: Sshd) -> N
     host = sshd.transport("bashful")
     running = host.start(["sh", "-c", "sleep 60 & echo $!; wait"], env=ENV)
     eventually(lambda: "sleep\00060" in command_lines(), 10, "it runs")
+    child = int(eventually(running.printed, 10, "it says so while it runs"))
     assert running.poll() is None
 
     running.stop()
     running.stop()
 
     done = eventually(running.poll, 5, "it has ended")
-    assert done.code == -signal.SIGKILL
-    eventually(lambda: not alive(int(done.stdout)), 2, "its child is gone")
+    assert (done.code, int(done.stdout)) == (-signal.SIGKILL, child)
+    eventually(lambda: not alive(child), 2, "its child is gone")
 
 
 def test_a_command_beside_us_gives_its_result(sshd: Sshd) -> None:
