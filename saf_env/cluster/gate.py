@@ -7,8 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from saf_env import probe
+from saf_env.alone import Notify, nobody
+from saf_env.cluster import state as states
 from saf_env.cluster.hosts import AT_ONCE
-from saf_env.cluster.project import Project, found_nodes
+from saf_env.cluster.project import Project
+from saf_env.cluster.ways import add_ways
 from saf_env.errors import HostKeyError, HostUnreachableError, PreflightError
 from saf_env.plan.model import ClusterPlan, NodePlan
 from saf_env.preflight.base import Finding, together
@@ -74,6 +77,39 @@ def gather(
     }
 
 
+def with_ways(
+    project: Project,
+    facts: Mapping[str, dict[str, Any]],
+    nodes: Collection[NodePlan] = (),
+    *,
+    only: Collection[str] = (),
+    notify: Notify = nobody,
+) -> set[str]:
+    """Add the ways between hosts to ``facts``; see :func:`saf_env.cluster.ways.add_ways`.
+
+    Args:
+        project: the cluster.
+        facts: by node name, from :func:`gather`.
+        nodes: those that are to start, which take part beside those that run; empty means all.
+        only: ids of the checks that will be made; empty means all.
+        notify: gets a line when something is tried.
+
+    Returns:
+        Names of the nodes that are up. Hosts that cannot be reached are passed over.
+    """
+    plan, hosts = project.plan, project.hosts()
+    found, lost = hosts.look(states.read(plan.home, plan.name).recorded)
+    running = {node.node for node in found if node.whole("worker")}
+    part = [n for n in plan.nodes if not nodes or n in nodes or n.name in running]
+    part = [n for n in part if n.host not in lost and n.host not in hosts.unasked]
+    heads = {plan.head.name} if plan.head.host in hosts.unasked else set()
+    if heads:  # whoever joins needs it up
+        part.append(plan.head)
+    reasons = {name: error.message for name, error in lost.items() if name in plan.hosts}
+    add_ways(hosts, facts, part, running | heads, lost=reasons, only=only, notify=notify)
+    return running
+
+
 def unreachable(error: HostUnreachableError) -> dict[str, Any]:
     """The facts of a node whose host cannot be reached: at most what is wrong with its key.
 
@@ -81,7 +117,7 @@ def unreachable(error: HostUnreachableError) -> dict[str, Any]:
     another one was known (``changed``), and how to trust it (``remedy``).
     """
     facts: dict[str, Any] = {}
-    unknown = dict.fromkeys((*probe.FACTS, "clock", "host_key"), error.message)
+    unknown = dict.fromkeys((*probe.FACTS, "clock", "host_key", "ways"), error.message)
     if isinstance(error, HostKeyError):
         del unknown["host_key"]
         why = {"error": error.message, "changed": error.changed, "remedy": error.hint}
@@ -131,6 +167,7 @@ def check(
     ignore: Collection[str] = (),
     only: Collection[str] = (),
     deep: bool = False,
+    notify: Notify = nobody,
 ) -> list[Finding]:
     """The verdicts on ``nodes`` as they are now, running or not; see :func:`findings`.
 
@@ -140,14 +177,15 @@ def check(
         ignore: as above.
         only: as above.
         deep: hash every file of their environments, not only those that seem changed.
+        notify: gets a line for what takes time.
 
     Raises:
         HostUnreachableError: a host cannot be reached, for another reason than its key.
     """
-    running = {node.node for node in found_nodes(project) if node.whole("worker")}
     # Whoever asks for other checks only, is told of a key as of any host out of reach.
     keys = not only or "ssh-host-key" in only
     facts = gather(project, nodes, deep=deep, keys=keys)
+    running = with_ways(project, facts, only=only, notify=notify)
     return findings(project.plan, facts, project.stale(), ignore=ignore, only=only, running=running)
 
 

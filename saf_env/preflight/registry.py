@@ -20,6 +20,7 @@ from saf_env.preflight import (
     system,
     tailnet,
     versions,
+    ways,
 )
 from saf_env.preflight.base import Case, Check, Finding, UnknownFactError, Verdict
 
@@ -33,6 +34,7 @@ CHECKS: tuple[Check, ...] = (
     *mac.CHECKS,
     *network.CHECKS,
     *peers.CHECKS,
+    *ways.CHECKS,
     *tailnet.CHECKS,
     *security.CHECKS,
     *docker.CHECKS,

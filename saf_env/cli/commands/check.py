@@ -23,14 +23,14 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     wish = {"ignore": arguments.ignore, "only": arguments.only, "deep": arguments.deep}
     with Progress() as progress:
         progress.step("looking at this machine")
-        found = check(context, nodes, **wish)
+        found = check(context, nodes, **wish, notify=progress.step)
         if arguments.fix:
             from saf_env.cluster.fix import fix
 
             asked = [finding for finding in found if finding.id not in arguments.ignore]
             fix(context, nodes, asked, progress.step, progress.notice)
             progress.step("looking again")
-            found = check(context, nodes, **wish)
+            found = check(context, nodes, **wish, notify=progress.step)
     if arguments.json:
         print_json(to_json(found))
     else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import re
 import sys
@@ -63,7 +64,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
 def _bundle(context: Context, target: Path, nodes: dict[str, Path]) -> None:
     """Write one archive with logs, facts, findings, plan, state and versions, and no secret."""
     from saf_env.cli.commands.plan import plan_json
-    from saf_env.cluster.gate import findings, gather
+    from saf_env.cluster.gate import findings, gather, with_ways
     from saf_env.cluster.look import look
     from saf_env.cluster.status import as_json
     from saf_env.preflight.registry import to_json
@@ -73,6 +74,8 @@ def _bundle(context: Context, target: Path, nodes: dict[str, Path]) -> None:
 
     def facts() -> dict[str, dict[str, Any]]:
         seen.update(gather(context, context.plan.nodes, tolerant=True))
+        with contextlib.suppress(SafEnvError):  # what is known is told all the same
+            with_ways(context, seen)
         return seen
 
     values: dict[str, Callable[[], Any]] = {

@@ -141,7 +141,7 @@ def _bring_up(context: Context, arguments: argparse.Namespace, progress: Progres
     lifecycle = Lifecycle(plan, context.hosts(), context.gcs, progress.step)
 
     def gate(nodes: Sequence[NodePlan]) -> None:
-        from saf_env.cluster.gate import findings, gather, refuse_failed
+        from saf_env.cluster.gate import findings, gather, refuse_failed, with_ways
         from saf_env.preflight.base import together
 
         for node in nodes:
@@ -152,6 +152,8 @@ def _bring_up(context: Context, arguments: argparse.Namespace, progress: Progres
                 )
         progress.step("checking every node before it starts")
         facts = gather(context, nodes)
+        if len(plan.hosts) > 1:
+            with_ways(context, facts, nodes, notify=progress.step)
         found = findings(plan, facts, context.stale(), ignore=arguments.ignore)
         refuse_failed(found)
         told = {node.name for node in nodes if node.fallback_reason}
