@@ -1,0 +1,180 @@
+"""The other way round: on BETA itself, with a clone and a Python of its own, into a cluster."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+
+import pytest
+
+from tests.hosts.machines.machine import Machine
+from tests.hosts.machines.ssh import installed
+from tests.hosts.machines.yard import Yard
+from tests.hosts.several import ALIVE, HEAD, Several, refused
+from tests.projects import ROOT
+
+CLONE = "/root/clone"
+PLACE = "/root/.saf-env/joined"
+FILE = """
+[hosts.alpha]
+address = "{alpha}"
+platform = "linux-x86_64"
+[hosts.beta]
+address = "{beta}"
+platform = "linux-x86_64"
+ssh = "beta"
+[[nodes]]
+name = "alpha-head"
+host = "alpha"
+kind = "native"
+role = "head"
+cpus = 1
+object_store_memory = "200MiB"
+[[nodes]]
+name = "beta-worker"
+host = "beta"
+kind = "native"
+cpus = 1
+object_store_memory = "200MiB"
+"""
+STATES = {"alpha-head": "ready", "beta-worker": "ready"}
+
+
+@pytest.fixture(scope="module")
+def beta(machine_yard: Yard) -> Machine:
+    """With Debian's own Python, and a way to the package index."""
+    return machine_yard.machine("beta", python=True, internet=True, shm="1g")
+
+
+@pytest.fixture(scope="module")
+def project(
+    machine_yard: Yard, beta: Machine, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Several]:
+    """The project on ALPHA, whose head runs, and a clone of it on BETA."""
+    alpha = machine_yard.network.gateway
+    made = Several(tmp_path_factory.mktemp("joined"), name="joined", head=alpha, port=31000)
+    text = HEAD.format(name="joined", port=made.port)
+    hosts = {"alpha": alpha, "beta": beta.address}
+    text += FILE.format(**hosts)
+    made.file.write_text(text, encoding="utf-8")
+    # BETA cannot have an interpreter of ALPHA's own but as an archive.
+    said = made.ok("toolchain", "pack", "--python", os.path.realpath(sys.executable))
+    table = said[said.index("[python.archives.") :]
+    made.file.write_text(f"{text}{table}\n", encoding="utf-8")
+    with installed(machine_yard.ssh_config()):
+        made.ok("lock", "--python-source", "archive")
+        made.ok("up", "alpha-head", timeout=600)
+        clone(beta, made)
+        yield made
+        made.remove()
+        assert beta.read("/etc/hosts").count("saf-env") == 0
+        assert [p for p in beta.processes() if "ray" in " ".join(p.argv)] == []
+
+
+def clone(beta: Machine, project: Several) -> None:
+    """Give BETA what `git clone` would: saf-env, and the project's cluster file and lock."""
+    listed = ["git", "ls-files", "-z"]
+    files = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as tar:
+        for name in files.rstrip("\0").split("\0"):
+            tar.add(ROOT / name, f"clone/{name}")
+        for name in (project.file.name, f"lockfiles/{project.name}", "archives"):
+            tar.add(project.home / name, f"clone/{name}")
+    beta.run(["tar", "-x", "-C", "/root"], stdin=data.getvalue(), timeout=120)
+
+
+def on(beta: Machine, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
+    """``saf-env`` on BETA, as its user calls it."""
+    argv = ["sh", f"{CLONE}/saf_env/bootstrap.sh", "tool", "saf-env", *arguments]
+    return beta.run([*argv, "--file", "joined.toml"], check=False, timeout=timeout)
+
+
+def ok(done: subprocess.CompletedProcess[str]) -> str:
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_a_bare_ray_start_of_another_python_is_refused(project: Several, beta: Machine) -> None:
+    """The failure that this project was begun for: the same Ray, another patch of Python.
+
+    Should ALPHA have just the patch that Debian has, Ray lets BETA in.
+    """
+    ok(on(beta, "plan"))  # brings uv
+    uv = f"{CLONE}/.saf/tool/bin/uv"
+    beta.run([uv, "venv", "--quiet", "--python", "/usr/bin/python3", "/root/bare"])
+    install = [uv, "pip", "install", "--quiet", "--python", "/root/bare", "ray[default]==2.60.0"]
+    beta.run(install, timeout=300)
+    token = (project.state / "token").read_text(encoding="utf-8")
+    beta.put("/root/token", token, mode=0o600)
+    start = ["/root/bare/bin/ray", "start", f"--address={project.head}:{project.port}"]
+    variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/root/token"}
+    done = beta.run(start, env=variables, check=False, timeout=120)
+    own = beta.run(["/usr/bin/python3", "-c", "import platform; print(platform.python_version())"])
+    locked = project.plan()["driver"]["python"]["version"]
+    mismatch = "Version mismatch" in done.stdout + done.stderr
+    assert mismatch == (done.returncode != 0) == (own.stdout.strip() != locked), done.stderr
+    beta.run(["/root/bare/bin/ray", "stop"], timeout=60)
+    beta.run(["rm", "-r", "/root/token", "/root/bare"])
+
+
+def test_check_says_what_is_missing_and_only_of_this_machine(
+    project: Several, beta: Machine
+) -> None:
+    done = on(beta, "check", "--json")
+    assert done.returncode == 4, done.stderr
+    found = json.loads(done.stdout)["findings"]
+    assert {f["node"] for f in found} == {"beta-worker"}
+    levels = {f["id"]: f["level"] for f in found}
+    assert levels["head-reachable"] == "ok"
+    assert levels["token"] == "fail"
+    assert levels["packages-locked"] == "skip", "there is no environment yet"
+    refused(on(beta, "check", "alpha-head"), 2, "alpha-head is on alpha, and this machine is beta")
+    refused(on(beta, "up"), 2, "this machine is beta", "saf-env join NODE")
+
+
+def test_it_joins(project: Several, beta: Machine) -> None:
+    done = on(beta, "join", "beta-worker")
+    refused(done, 6, "this host has no token of cluster joined", f"/tmp/{project.cluster_id}/token")
+    place = f"{PLACE}/.saf/clusters/joined/token"
+    beta.put(place, (project.state / "token").read_text(encoding="utf-8"), mode=0o600)
+    beta.run(["chmod", "700", place.rpartition("/")[0]])
+    said = ok(on(beta, "join", "beta-worker", timeout=900))
+    assert "2 of 2 nodes ready" in said
+    assert "started beta-worker" in said
+    assert project.driver(ALIVE).stdout == "2\n"
+    assert "everything was up already" in ok(on(beta, "join", "beta-worker"))
+
+
+def test_both_sides_tell_the_same(project: Several, beta: Machine) -> None:
+    here, there = project.ok("status", "--json"), ok(on(beta, "status", "--json"))
+    assert json.loads(here) == json.loads(there)
+    assert {n["name"]: n["state"] for n in json.loads(here)["nodes"]} == STATES
+    assert "everything was up already" in project.ok("up")
+    assert "beta-worker raylet.out: " in ok(on(beta, "logs", "--lines", "1000"))
+    assert json.loads(ok(on(beta, "check", "--json")))["ok"]
+
+
+def test_another_lock_does_not_join(project: Several, beta: Machine) -> None:
+    ok(on(beta, "down"))
+    text = project.file.read_text(encoding="utf-8")
+    other = text.replace("200MiB", "201MiB", 1)  # of the head: its start would be another
+    beta.put(f"{CLONE}/joined.toml", other)
+    refused(on(beta, "join", "beta-worker"), 3, "stale")
+    ok(on(beta, "lock"))
+    refused(on(beta, "join", "beta-worker"), 6, "started from another cluster file or lock")
+    clone(beta, project)
+
+
+def test_down_is_for_its_own_nodes(project: Several, beta: Machine) -> None:
+    ok(on(beta, "join", "beta-worker"))
+    refused(on(beta, "down", "alpha-head"), 2, "alpha-head is on alpha")
+    assert "stopped: beta-worker" in ok(on(beta, "down"))
+    assert project.status()["alpha-head"] == "ready"
+    assert "started beta-worker" in project.ok("up", timeout=600)
+    assert project.status() == STATES
