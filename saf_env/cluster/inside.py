@@ -96,7 +96,6 @@ def attest(request: dict[str, Any]) -> dict[str, Any]:
         not answer in time, has ``{"error": reason}`` for facts.
     """
     import ray
-    from ray._raylet import GcsClient
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     address, via = request["address"], request["via"]
@@ -124,18 +123,26 @@ def attest(request: dict[str, Any]) -> dict[str, Any]:
             pending[node["name"]] = task.options(scheduling_strategy=here).remote(
                 request["probe"], request["probe_request"]
             )
-    client, runs = GcsClient(address=address), {n: run for run, n in request["runs"].items()}
     ray.wait(list(pending.values()), num_returns=len(pending), timeout=request["seconds"])
     facts = {}
     for name, reference in pending.items():
         try:
             facts[name] = ray.get(reference, timeout=0.1)
-            said = json.dumps(facts[name]).encode()
-            client.internal_kv_put(runs[name].encode(), said, True, namespace=_TABLE)
         except Exception as error:  # whatever it is, it is this node's answer
             facts[name] = {"error": f"{type(error).__name__}: {error}"}
     ray.shutdown()
+    _note(address, {run: facts[name] for run, name in request["runs"].items() if name in facts})
     return {"nodes": found, "facts": facts}
+
+
+def _note(address: str, said: dict[str, Any]) -> None:
+    """Keep what starts said of themselves, by run, in the GCS."""
+    from ray._raylet import GcsClient
+
+    client = GcsClient(address=address)
+    for run, answer in said.items():
+        value = json.dumps(answer).encode()
+        client.internal_kv_put(run.encode(), value, True, namespace=_TABLE, timeout=5.0)
 
 
 def drain(address: str, ids: list[str], reason: str) -> None:
