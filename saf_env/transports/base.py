@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -124,6 +124,22 @@ class Transport(Protocol):
 
 class FileTransport(Transport, Protocol):
     """A transport to another host, whose files we cannot write ourselves."""
+
+    def start(
+        self, argv: Sequence[str], *, env: Mapping[str, str], stdin: str | Iterable[bytes] = ""
+    ) -> Running:
+        """See :meth:`Transport.start`.
+
+        Args:
+            argv: the command.
+            env: its whole environment.
+            stdin: what the command reads. Parts are sent one by one, as they come, and the command
+                reads the end after the last of them, or when we end.
+
+        Raises:
+            HostUnreachableError: the host cannot be reached.
+        """
+        ...
 
     def close(self) -> None:
         """End the connection; the next call opens a new one."""

@@ -148,3 +148,4 @@ def _pour(stream: IO[bytes], feed: Iterable[bytes]) -> None:
     with contextlib.suppress(BrokenPipeError), stream:
         for part in feed:
             stream.write(part)
+            stream.flush()  # the next part may be long in coming

@@ -118,18 +118,19 @@ class SshTransport:
         script = run_script(argv, env, cwd)
         return self._execute(argv, script, [], timeout, sinks=(_writer(1), _writer(2)))
 
-    def start(self, argv: Sequence[str], *, env: Mapping[str, str], stdin: str = "") -> SshCommand:
-        """See :meth:`saf_env.transports.base.Transport.start`. What fails is told by ``poll``."""
+    def start(
+        self, argv: Sequence[str], *, env: Mapping[str, str], stdin: str | Iterable[bytes] = ""
+    ) -> SshCommand:
+        """See :meth:`saf_env.transports.base.FileTransport.start`. ``poll`` tells what fails."""
+        feed = [stdin.encode("utf-8", "replace")] if isinstance(stdin, str) else stdin
         script = run_script(argv, env, None)
         self._connect()
-        # Never wait for room here: beyond it, ssh makes a connection of its own.
-        release = self._slots.release if self._slots.acquire(blocking=False) else _nothing
-        try:
-            command = self._open(argv, script, [stdin.encode("utf-8", "replace")])
-        except BaseException:
-            release()
-            raise
-        command.watch(release)
+        with contextlib.ExitStack() as room:
+            # Never wait for room here: beyond it, ssh makes a connection of its own.
+            if self._slots.acquire(blocking=False):
+                room.callback(self._slots.release)
+            command = self._open(argv, script, feed)
+            command.watch(room.pop_all().close)
         return command
 
     def put(self, source: Path | bytes, target: str, *, mode: int = 0o600, timeout: float) -> None:
@@ -343,7 +344,7 @@ class SshCommand:
             argv=self._argv,
             host=self._client.target.host,
             code=code,
-            stdout=decode(b"".join(self._kept[0])),
+            stdout=self.printed(),
             stderr=decode(b"".join(self._kept[1])),
             seconds=time.monotonic() - self._started,
         )
@@ -360,10 +361,6 @@ class SshCommand:
         if kind is not None:
             return unknown_key(target, kind, self._client.fingerprint(kind))
         return unreachable(target, said)
-
-
-def _nothing() -> None:
-    """Give no room back, where none was taken."""
 
 
 def _writer(stream: int) -> Sink:
