@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from saf_env.cluster import state as states
+from saf_env.cluster.hold import Work, hold
+from saf_env.cluster.hosts import refuse_lost
 from saf_env.cluster.in_use import made_of, refuse_in_use
 from saf_env.cluster.prepare import make_image, make_token, name_lines
 from saf_env.cluster.project import Project, found_nodes
@@ -51,7 +53,12 @@ def fix(
     told = [f for f in acted if f.level != "skip"] or acted
     notice(f"mending {', '.join(dict.fromkeys(f.id for f in told))}")
     unsound = {f.node for f in acted if f.id in _INSTALLED}
-    with states.held(project.plan.home, project.plan.name, "saf-env check --fix"):
+    hosts, work = project.hosts(), Work(project.plan.name, "check --fix", project.plan.home)
+    with (
+        states.held(project.plan.home, project.plan.name, "saf-env check --fix"),
+        hold(hosts, work, [node.host for node in nodes]) as lost,
+    ):
+        refuse_lost(lost)
         if "token" in ids:
             _token(project, notice)
         if "advertised-name" in ids:

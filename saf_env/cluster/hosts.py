@@ -13,20 +13,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, cast
 
+from saf_env.cluster.claims import NOTE, OURS, belongs_to_another
 from saf_env.cluster.runtimes import Deaths, LogText, Runtimes
 from saf_env.engine import Engine
 from saf_env.errors import BringUpError, HostUnreachableError, NoProgramError
 from saf_env.plan.model import ClusterPlan, HostPlan, NodePlan
 from saf_env.runtimes.base import Found, Started
-from saf_env.transports.base import FileTransport, Transport
+from saf_env.transports.base import CommandResult, FileTransport, Transport
 
 AT_ONCE = 16
 """Hosts that are asked at the same time: each takes a process and a connection of this machine."""
 
 _PATH = {"PATH": "/usr/bin:/bin"}
 
+# Of a folder on another host, the cluster's temp folder there, the cluster id, and the project.
+_NOTE = f'id=$3 origin=$4; note=$(cat "$1/{NOTE}" 2>/dev/null); {OURS}; '
+_LEAVE = _NOTE + f'if ours; then rm -f -- "$1/{NOTE}"; fi'
 # Folders that somebody else has put something into stay.
-_PURGE = 'rm -rf -- "$1/.saf" "$2" && { rmdir -- "$1" .saf-env 2>/dev/null; true; }'
+_PURGE = _NOTE + (
+    'if ! ours; then rm -rf -- "$2"; echo "$note"; exit 3; fi; '
+    'rm -rf -- "$1/.saf" "$2" && { rmdir -- "$1" .saf-env 2>/dev/null; true; }'
+)
 
 _Answer = TypeVar("_Answer")
 
@@ -70,6 +77,7 @@ class Hosts:
         self._folder = folder
         self._places = places
         self._head = head
+        self._given_up: dict[str, HostUnreachableError] = {}
 
     def __getitem__(self, name: str) -> Host:
         return self._hosts[name]
@@ -83,6 +91,20 @@ class Hosts:
     def unasked(self) -> set[str]:
         """Names of those that this machine does not ask: of them it knows what Ray tells."""
         return {name for name, host in self._hosts.items() if not host.asked}
+
+    @property
+    def folder(self) -> Path:
+        """The cluster's temp folder, the same on all of them; its name is the cluster id."""
+        return self._folder
+
+    @property
+    def head(self) -> str:
+        """Name of the head's host; empty where nobody knows it any more."""
+        return self._head
+
+    def give_up(self, lost: Mapping[str, HostUnreachableError]) -> None:
+        """Ask the hosts of ``lost`` no more: each of them would be waited for again."""
+        self._given_up.update(lost)
 
     def ask(
         self, names: Iterable[str], question: Callable[[Host], _Answer]
@@ -100,6 +122,8 @@ class Hosts:
 
         def one(name: str) -> list[_Answer]:
             try:
+                if name in self._given_up:
+                    raise self._given_up[name]
                 return [question(self._hosts[name])]
             except HostUnreachableError as error:
                 lost[name] = error
@@ -189,9 +213,7 @@ class Hosts:
         Raises:
             BringUpError: a process could not be ended.
         """
-        # A node that the cluster file has moved may still run where it was started.
-        before = [r.host for r in recorded if r.node in names and r.host in self._hosts]
-        wanted = list(dict.fromkeys([*self._hosts_of(names), *before]))
+        wanted = self.concerned(names, recorded)
         others = [name for name in wanted if name != self._head]
         stopped: list[str] = []
         lost: dict[str, HostUnreachableError] = {}
@@ -288,33 +310,60 @@ class Hosts:
         host = self._hosts[node.host]
         return host.runtime.transport(node, host.transport)
 
-    def purge(self) -> None:
+    def leave(self, origin: str) -> None:
+        """Take back the claims on folders of other hosts, see :mod:`saf_env.cluster.claims`.
+
+        Args:
+            origin: of this project. Nothing of the cluster may run.
+        """
+        self.ask(self._others, lambda host: self._act(host, _LEAVE, origin))
+
+    def purge(self, origin: str) -> None:
         """Remove all that saf-env has on other hosts; nothing of the cluster may run there.
 
+        Args:
+            origin: of this project, see :mod:`saf_env.cluster.claims`.
+
         Raises:
-            BringUpError: something cannot be removed.
+            BringUpError: something cannot be removed, or is another cluster's.
             HostUnreachableError: a host cannot be reached.
         """
 
         def one(host: Host) -> None:
-            if host.runtime.compose:
-                host.runtime.compose.purge()
-            words = [str(host.plan.home), str(self._folder)]
-            done = host.transport.run(["sh", "-c", _PURGE, "sh", *words], env=_PATH, timeout=120.0)
+            done = self._act(host, _PURGE, origin)
+            if done.code == 3:
+                raise belongs_to_another(host.plan, done.stdout.strip())
             if not done.ok:
                 raise BringUpError(
                     f"{host.plan.name}: not all of {host.plan.home} can be removed: {done.tail(2)}",
                     hint="remove what is named above by hand, then run the command again",
                 )
+            if host.runtime.compose:
+                host.runtime.compose.purge()
 
-        _, lost = self.ask([n for n, host in self._hosts.items() if not host.plan.here], one)
+        _, lost = self.ask(self._others, one)
         refuse_lost(lost)
+
+    @property
+    def _others(self) -> list[str]:
+        return [name for name, host in self._hosts.items() if not host.plan.here]
+
+    def _act(self, host: Host, text: str, origin: str) -> CommandResult:
+        """Run one of the texts above on a host."""
+        words = [str(host.plan.home), str(self._folder), self._folder.name, origin]
+        return host.transport.run(["sh", "-c", text, "sh", *words], env=_PATH, timeout=120.0)
 
     def close(self) -> None:
         """End the connections to other hosts, which would be kept for a minute."""
         for host in self._hosts.values():
             if not host.plan.here:
                 cast(FileTransport, host.transport).close()
+
+    def concerned(self, names: Collection[str], recorded: Sequence[Started]) -> list[str]:
+        """The hosts where nodes called ``names`` may run; all of them where none is named."""
+        # A node that the cluster file has moved may still run where it was started.
+        before = [r.host for r in recorded if r.node in names and r.host in self._hosts]
+        return list(dict.fromkeys([*self._hosts_of(names), *before]))
 
     def _hosts_of(self, names: Collection[str]) -> list[str]:
         """The hosts of nodes; all where one of them is not known, or none is named."""

@@ -7,6 +7,8 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -338,6 +340,42 @@ def test_a_head_that_has_moved_in_the_cluster_file(up: Several) -> None:
         assert up.processes() == []
     finally:
         up.file.write_text(text, encoding="utf-8")
+
+
+# Somebody else
+
+
+def elsewhere(project: Several, folder: Path, port: int) -> Several:
+    """The same project in another folder, or, on another port, one whose cluster has its name."""
+    other = replace(project, home=folder, port=port)
+    text = project.file.read_text(encoding="utf-8")
+    other.file.write_text(text.replace(f"port = {project.port}", f"port = {port}"), "utf-8")
+    other.ok("lock")
+    return other
+
+
+def test_two_controllers(down: Several, tmp_path: Path) -> None:
+    other = elsewhere(down, tmp_path, down.port)
+    running = down.start("up")
+    held = Path("/tmp", down.cluster_id, "hold")
+    eventually(held.exists, 60, "it works on the cluster")
+    refused(other.saf_env("up"), 6, "another saf-env (up, started", "cluster several on alpha")
+    refused(other.saf_env("down"), 6, "another saf-env (up, started")
+    _, said = running.communicate(timeout=600)
+    assert running.returncode == 0, said
+    assert down.status() == READY
+    assert not held.exists()
+
+
+def test_another_cluster_of_the_same_name(up: Several, beta: Machine, tmp_path: Path) -> None:
+    other = elsewhere(up, tmp_path, up.port + 2000)
+    refused(other.saf_env("up"), 6, "beta: ~/.saf-env/several belongs to another", str(up.home))
+    refused(other.saf_env("down", "--purge"), 6, "belongs to another cluster")
+    other.remove()
+    assert up.status() == READY
+    assert "everything was up already" in up.ok("up")
+    left = beta.run(["sh", "-c", "ls -d /tmp/saf-*"]).stdout.split()
+    assert left == [f"/tmp/{up.cluster_id}"]
 
 
 def test_purge_leaves_nothing_on_other_hosts(down: Several, beta: Machine, gamma: Machine) -> None:

@@ -47,30 +47,35 @@ def _refuse_elsewhere(context: Context, arguments: argparse.Namespace) -> None:
 def _stop(context: Context, cluster: str, names: list[str], *, purge: bool = False) -> list[str]:
     """Stop nodes of ``cluster``, say so, and return the names of those that ran."""
     from saf_env.cluster import state as states
+    from saf_env.cluster.hold import Work, hold
     from saf_env.cluster.hosts import refuse_lost
 
+    work = Work(cluster, "down", context.place)
     with states.held(context.place, cluster, "saf-env down"), Progress() as progress:
         progress.step(f"stopping {', '.join(names) or f'cluster {cluster}'}")
         state = states.read(context.place, cluster)
         hosts = context.hosts(cluster)
         kept: dict[str, str] = {}
-        try:
-            stopped, lost = hosts.stop(names, state.recorded)
-        except BringUpError:
-            # What may still be there is not to be forgotten; an engine or a host may not answer.
-            with contextlib.suppress(SafEnvError):
-                found, lost = hosts.look(state.recorded)
-                left = {f.node for f in found} | {s.node for s in state.recorded if s.host in lost}
-                left |= {s.node for s in state.recorded if not s.pid}
-                gone = [name for name in names or state.nodes if name not in left]
-                states.write(context.place, cluster, state.without(gone))
-            raise
-        left = {s.node for s in state.recorded if s.host in lost}
-        states.write(context.place, cluster, state.without({*(names or state.nodes)} - left))
-        if not lost and (not names or hosts.look(state.recorded) == ([], {})):
-            _, kept = hosts.write_names(())
-        if purge:
-            hosts.purge()
+        with hold(hosts, work, hosts.concerned(names, state.recorded)) as unreachable:
+            hosts.give_up(unreachable)
+            try:
+                stopped, lost = hosts.stop(names, state.recorded)
+            except BringUpError:
+                # What may still be there is not to be forgotten; an engine or a host may be silent.
+                with contextlib.suppress(SafEnvError):
+                    found, lost = hosts.look(state.recorded)
+                    left = {f.node for f in found}
+                    left |= {s.node for s in state.recorded if s.host in lost or not s.pid}
+                    gone = [name for name in names or state.nodes if name not in left]
+                    states.write(context.place, cluster, state.without(gone))
+                raise
+            left = {s.node for s in state.recorded if s.host in lost}
+            states.write(context.place, cluster, state.without({*(names or state.nodes)} - left))
+            if not lost and (not names or hosts.look(state.recorded) == ([], {})):
+                _, kept = hosts.write_names(())
+                hosts.leave(work.origin)
+            if purge:
+                hosts.purge(work.origin)
         hosts.close()
     for host, reason in kept.items() if stopped else ():
         print(f"the names of cluster {cluster} stay in /etc/hosts of {host}: {reason}")

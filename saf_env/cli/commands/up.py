@@ -43,9 +43,7 @@ def bring_up(context: Context, arguments: argparse.Namespace) -> int:
         context.refuse_unsupported(context.own_nodes())
         with states.held(context.place, context.plan.name, "saf-env up"):
             refuse_moved(context.plan)
-            if arguments.partial:
-                arguments.nodes = _reachable(context, arguments.nodes, progress)
-            nodes, started = _up(context, arguments, progress)
+            nodes, started = _alone(context, arguments, progress)
     if arguments.json:
         print_json(as_json(context.plan, nodes))
         return 0
@@ -76,6 +74,29 @@ def _lock_if_needed(context: Context, progress: Progress) -> None:
     make(context.spec, context.home, context.uv, notify=progress.notice)
 
 
+def _alone(
+    context: Context, arguments: argparse.Namespace, progress: Progress
+) -> tuple[list[NodeStatus], tuple[str, ...]]:
+    """As :func:`_up`, and nobody else works on the cluster meanwhile."""
+    from saf_env.cluster.hold import Work, hold
+    from saf_env.cluster.hosts import refuse_lost
+
+    plan = context.plan
+    known = [node.name for node in plan.nodes]
+    context.refuse_unknown(arguments.nodes, known, "node")
+    if arguments.partial:
+        arguments.nodes = _reachable(context, arguments.nodes, progress)
+    wanted = arguments.nodes or known
+    places = {plan.head.host, *(node.host for node in plan.nodes if node.name in wanted)}
+    hosts = context.hosts()
+    asked = places - hosts.unasked
+    if others := sorted(name for name in asked if not plan.hosts[name].here):
+        progress.step(f"reaching {', '.join(others)}")
+    with hold(hosts, Work(plan.name, arguments.module, plan.home), places) as lost:
+        refuse_lost(lost)
+        return _up(context, arguments, wanted, progress)
+
+
 def _reachable(context: Context, names: Sequence[str], progress: Progress) -> list[str]:
     """The nodes to bring up, less those on hosts that cannot be reached.
 
@@ -86,7 +107,6 @@ def _reachable(context: Context, names: Sequence[str], progress: Progress) -> li
     from saf_env.provision.survey import survey
 
     plan, hosts = context.plan, context.hosts()
-    context.refuse_unknown(names, [node.name for node in plan.nodes], "node")
     others = [name for name, host in plan.hosts.items() if not host.here]
     progress.step(f"looking for {', '.join(others) or 'no other host'}")
     _, lost = hosts.ask(others, lambda host: survey(host.plan, host.transport))
@@ -104,15 +124,13 @@ def _reachable(context: Context, names: Sequence[str], progress: Progress) -> li
 
 
 def _up(
-    context: Context, arguments: argparse.Namespace, progress: Progress
+    context: Context, arguments: argparse.Namespace, wanted: Sequence[str], progress: Progress
 ) -> tuple[list[NodeStatus], tuple[str, ...]]:
     """The status of all nodes, and the names of those that had to be started."""
     from saf_env.cluster.look import look
     from saf_env.cluster.prepare import make_token
 
     plan = context.plan
-    context.refuse_unknown(arguments.nodes, [node.name for node in plan.nodes], "node")
-    wanted = arguments.nodes or [node.name for node in plan.nodes]
     make_token(context)
     # What looks ready needs no second look; where nothing was started there is nothing to see.
     if states.read(context.place, plan.name).nodes and (seen := look(context)).ready(wanted):

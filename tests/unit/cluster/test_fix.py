@@ -64,7 +64,7 @@ class Fake:
             return ["here"] if changed else [], {"here": refused} if refused else {}
 
         found = [SimpleNamespace(node=name) for name in self.running]
-        return Made(look=lambda _: (found, {}), write_names=write)
+        return Made(names=(), look=lambda _: (found, {}), write_names=write)
 
     def make(self, what: Any, *_: object, rebuild: bool) -> bool:
         self.made.append((what.tag if isinstance(what, ImagePlan) else what.key, rebuild))
