@@ -65,7 +65,7 @@ def main() -> int:
         different = sorted(set(found.items()) ^ set(plan["marker"]["packages"].items()))
         fail(f"uv has not installed what the lock says: {different[:10]}")
     say("verified every file")
-    finish(plan["marker"], seen.digests)
+    finish(plan["marker"], seen.files)
     return 0
 
 
@@ -133,15 +133,15 @@ def uv(arguments: list[str], variables: dict[str, str], *, quiet: bool = False) 
     return done.returncode
 
 
-def finish(marker: dict[str, Any], digests: Mapping[str, str | None]) -> None:
+def finish(marker: dict[str, Any], files: Mapping[str, record.Seen]) -> None:
     """Remove what is not needed, and write down what was verified."""
     for pattern in _UNUSED:
         for path in ROOT.glob(pattern):
             path.unlink()
     # Inodes and change times of the build say nothing in a container: every file is hashed there.
-    folders: Any = record.manifest(ROOT, digests)["folders"]
-    for folder, (_, _, files) in folders.items():
-        known = {name: (size, 0, 0, sha256) for name, (size, _, _, sha256) in files.items()}
+    folders: Any = record.manifest(ROOT, files)["folders"]
+    for folder, (_, _, names) in folders.items():
+        known = {name: (size, 0, 0, sha256) for name, (size, _, _, sha256) in names.items()}
         folders[folder] = (0, 0, dict(sorted(known.items())))
     data = dump(ROOT / probe.MANIFEST, {"schema": 1, "folders": dict(sorted(folders.items()))})
     verified = {

@@ -84,12 +84,19 @@ class Uv:
         binary: its absolute path there.
         home: the project folder there.
         environ: the environment to take index, proxy and certificate settings from.
+        place: the folder that has ``.saf/python``, where interpreters are; None: ``home``.
     """
 
     transport: Transport
     binary: Path
     home: Path
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    place: Path | None = None
+
+    @property
+    def pythons(self) -> Path:
+        """Where interpreters are installed."""
+        return (self.place or self.home) / ".saf" / "python"
 
     def variables(self) -> dict[str, str]:
         """The environment that uv gets."""
@@ -102,7 +109,7 @@ class Uv:
             **passed,
             **credentials,
             "UV_CACHE_DIR": str(cache_root(self.home, self.environ) / "uv"),
-            "UV_PYTHON_INSTALL_DIR": str(self.home / ".saf" / "python"),
+            "UV_PYTHON_INSTALL_DIR": str(self.pythons),
             "UV_PYTHON_INSTALL_BIN": "0",
             "UV_NO_PROGRESS": "1",
             "NO_COLOR": "1",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -140,6 +140,8 @@ class Context:
         obstacles |= {host: _STARTED for host in lost if self._started_natively(host)}
         plan = self._planned(obstacles)
         here = self.here
+        if not self.controls:  # the host that the cluster is run from plans it as it is for itself
+            return plan
         if here in asked and not obstacles[here] and (obstacle := self._nameless(plan, here)):
             return self._planned({**obstacles, here: obstacle})
         return plan
@@ -231,7 +233,8 @@ class Context:
         """The pinned uv."""
         from saf_env.uv import find_uv
 
-        return find_uv(self.home, os.environ)
+        # What is made on this machine lies in one place, whatever becomes of the project folder.
+        return replace(find_uv(self.home, os.environ), place=self.place)
 
     @cached_property
     def transport(self) -> Transport:

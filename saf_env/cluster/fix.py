@@ -11,8 +11,9 @@ from saf_env.cluster.in_use import made_of, refuse_in_use
 from saf_env.cluster.prepare import make_image, make_token, name_lines
 from saf_env.cluster.project import Project, found_nodes
 from saf_env.cluster.provisioning import provision_hosts
-from saf_env.cluster.token import mend_token
-from saf_env.errors import PreflightError, ToolchainError
+from saf_env.cluster.token import fetch_token, mend_token
+from saf_env.errors import BringUpError, PreflightError, ToolchainError
+from saf_env.plan.build import token_path
 from saf_env.plan.model import EnvironmentPlan, HostPlan, ImagePlan, NodePlan
 from saf_env.preflight.base import Finding
 from saf_env.preflight.registry import ENVIRONMENT, FIXABLE
@@ -96,7 +97,18 @@ def _elsewhere(project: Project, nodes: Sequence[NodePlan]) -> bool:
 
 
 def _token(project: Project, notice: Notify) -> None:
-    """Make a missing token; mend one that is there, or say why that is the user's to do."""
+    """Make a missing token; mend one that is there, or say why that is the user's to do.
+
+    Where it is another host's to make it is fetched from there again.
+    """
+    plan = project.plan
+    if project.hosts().unasked:
+        try:
+            fetch_token(token_path(plan.home, plan.name), plan, project.way_to_head())
+            notice("fetched the token")
+        except BringUpError as error:
+            notice(f"{error.message}; {error.hint}")
+        return
     if make_token(project):
         notice("made the token")
         return

@@ -83,12 +83,7 @@ class Gcs:
             return None
         answer = _answer(result.stdout)
         if answer.get("error", "").startswith("AuthenticationError"):
-            raise BringUpError(
-                f"the running cluster {self._plan.name} refuses this project's token: the token "
-                "file was removed or changed since the cluster was started",
-                hint="put the token file back, or run `saf-env down`, then `saf-env up`; work that "
-                "runs on the cluster would be lost, so this is never done by itself",
-            )
+            raise self._refused()
         if answer.get("unreachable"):
             return None
         if "error" in answer:
@@ -100,6 +95,22 @@ class Gcs:
                 "down`, `saf-env check --deep --fix`, `saf-env up`",
             )
         return ray_nodes(answer)
+
+    def _refused(self) -> BringUpError:
+        head, plan = self._plan.head, self._plan
+        if self.via.host != head.host:
+            path = token_path(plan.host_of(self.via).home, plan.name)
+            return BringUpError(
+                f"the running cluster {plan.name} refuses the token of {self.via.host}: "
+                f"{head.host} has another one now",
+                hint=f"remove {path}, then run `saf-env join {self.via.name}`, which fetches it",
+            )
+        return BringUpError(
+            f"the running cluster {plan.name} refuses this project's token: the token "
+            "file was removed or changed since the cluster was started",
+            hint="put the token file back, or run `saf-env down`, then `saf-env up`; work that "
+            "runs on the cluster would be lost, so this is never done by itself",
+        )
 
     def attest(
         self,

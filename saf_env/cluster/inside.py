@@ -6,6 +6,7 @@ no Ray, and must not: only the locked one may talk to the cluster.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -136,13 +137,15 @@ def attest(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _note(address: str, said: dict[str, Any]) -> None:
-    """Keep what starts said of themselves, by run, in the GCS."""
+    """Keep what starts said of themselves, by run, in the GCS; without it only the asker knows."""
     from ray._raylet import GcsClient
+    from ray.exceptions import RaySystemError, RpcError
 
     client = GcsClient(address=address)
-    for run, answer in said.items():
-        value = json.dumps(answer).encode()
-        client.internal_kv_put(run.encode(), value, True, namespace=_TABLE, timeout=5.0)
+    with contextlib.suppress(RpcError, RaySystemError, RuntimeError):
+        for run, answer in said.items():
+            value = json.dumps(answer).encode()
+            client.internal_kv_put(run.encode(), value, True, namespace=_TABLE, timeout=5.0)
 
 
 def drain(address: str, ids: list[str], reason: str) -> None:

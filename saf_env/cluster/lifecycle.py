@@ -154,7 +154,7 @@ class Lifecycle:
         if joins:
             found |= seen_by_ray(plan, elsewhere, known)
             refuse_headless(plan, found)
-            refuse_changed(plan, found)
+            refuse_changed(plan, {name: f for name, f in found.items() if f.leader is not None})
         alive = {node.run: node for node in known if node.alive}
         whole = [n for n in plan.nodes if n.name in found and found[n.name].whole(n.role)]
         running = {n.name: found[n.name] for n in whole if found[n.name].run in alive}

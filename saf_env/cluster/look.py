@@ -31,6 +31,7 @@ class Look:
         strangers: living Ray nodes that saf-env did not start.
         leftovers: names of nodes that run, and that the plan has no more.
         lost: hosts that cannot be reached, and why. Of their nodes only Ray knows something.
+        answered: whether Ray could be asked.
     """
 
     nodes: list[NodeStatus]
@@ -38,6 +39,7 @@ class Look:
     strangers: list[RayNode]
     leftovers: list[str]
     lost: dict[str, HostUnreachableError]
+    answered: bool
 
     def ready(self, names: Collection[str]) -> bool:
         """Whether the nodes called ``names`` are ready, and none that has left the plan runs.
@@ -80,14 +82,18 @@ def look(project: Project) -> Look:
             found=present,
             ray=ray.get(node.name),
             head_answers=known is not None,
-            as_planned=_of_this_plan(project, present)
-            and (node.host in lost or (intact and fingerprint == node.fingerprint)),
+            # What another host plans to run, and how, is that one's to judge.
+            as_planned=node.host in hosts.unasked
+            or (
+                _of_this_plan(project, present)
+                and (node.host in lost or (intact and fingerprint == node.fingerprint))
+            ),
         )
         nodes.append(NodeStatus(node, status, fingerprint, *_versions(inside)))
     planned = {node.name for node in plan.nodes}
     leftovers = sorted(found.keys() - planned)
     others = [r for r in strangers(plan, known or ()) if r.name not in leftovers]
-    return Look(nodes, ray, others, leftovers, lost)
+    return Look(nodes, ray, others, leftovers, lost, known is not None)
 
 
 def _known(project: Project, found: Mapping[str, Found]) -> list[RayNode] | None:

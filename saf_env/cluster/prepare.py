@@ -9,7 +9,7 @@ from saf_env.cluster.in_use import refuse_in_use
 from saf_env.cluster.project import Project, found_nodes
 from saf_env.cluster.provisioning import provision_hosts
 from saf_env.cluster.token import ensure_token, fetch_token
-from saf_env.errors import BringUpError
+from saf_env.errors import BringUpError, ToolchainError, UsageError
 from saf_env.plan.build import agent_python, token_path
 from saf_env.plan.model import ClusterPlan, EnvironmentPlan, ImagePlan, NodePlan
 from saf_env.plan.names import host_names, hosts_lines
@@ -53,7 +53,12 @@ def prepare(
     for environment in {e.key: e for e in wanted}.values():
         if not ready(environment):
             refuse_in_use(project, environment)
-        ensure_environment(environment, project.uv, step)
+        try:
+            ensure_environment(environment, project.uv, step)
+        except ToolchainError as error:
+            if joins and environment.interpreter.source == "system":
+                raise _only_from_elsewhere(plan) from error
+            raise
     if joins and wanted:
         _let_be_looked_at(plan, wanted[0])
     for host, image in _images(project, only):
@@ -70,13 +75,28 @@ def prepare(
     return bool(changed)
 
 
+def _only_from_elsewhere(plan: ClusterPlan) -> ToolchainError:
+    """The error of a host that is asked for an interpreter of another one's system."""
+    head = plan.head.host
+    return ToolchainError(
+        "the lock's Python is one of the machine that locked, and is not to be had here",
+        hint=f"run `saf-env up` on {head}, which sends it; or lock another there, which every host "
+        "can get: `saf-env lock --python-source managed`, or `saf-env toolchain pack`",
+    )
+
+
 def _let_be_looked_at(plan: ClusterPlan, environment: EnvironmentPlan) -> None:
     """Let the host that the cluster is run from find a Python here, as if it had provisioned it."""
     link = agent_python(plan.home)
-    if not link.exists():
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)
-        link.symlink_to(environment.python.resolve())
+    try:
+        if not link.exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.unlink(missing_ok=True)
+            link.symlink_to(environment.python.resolve())
+    except OSError as error:
+        raise UsageError(
+            f"cannot make {link}: {error.strerror}", hint="its folder must be yours, and writable"
+        ) from error
 
 
 def _native_here(plan: ClusterPlan, node: NodePlan) -> bool:

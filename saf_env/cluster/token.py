@@ -15,7 +15,14 @@ from saf_env.plan.model import ClusterPlan
 from saf_env.provision.folders import write_atomically
 from saf_env.transports.base import Transport
 
-_TOKEN = re.compile(r"[0-9a-f]{64}")  # as ensure_token makes it
+_TOKEN = re.compile(r"[!-~]{32,4096}")  # as saf_env.probe.token judges it
+
+# Everybody on that host knows where the folder is, so it has to be the user's who logs in.
+_GIVE = """
+if [ -d "$1" ] && [ ! -L "$1" ] && [ -O "$1" ] && [ -O "$1/token" ]; then cat -- "$1/token"
+else echo "$1 is not there, or not this user's" >&2; exit 1; fi
+"""
+
 _BY_HAND = "run `saf-env down`, remove it, then run `saf-env check --fix`"
 
 
@@ -31,6 +38,13 @@ def ensure_token(home: Path, cluster: str) -> bool:
     path = token_path(home, cluster)
     if os.path.exists(path):
         return False
+    _own_folder(path)
+    write_atomically(path, secrets.token_hex(32))
+    return True
+
+
+def _own_folder(path: Path) -> None:
+    """Make the folder of the token ``path``, for this user only."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.parent.chmod(0o700)
@@ -39,8 +53,6 @@ def ensure_token(home: Path, cluster: str) -> bool:
             f"cannot make the token {path}: {error.strerror}",
             hint=f"{path.parent} must be a folder of yours, and writable",
         ) from error
-    write_atomically(path, secrets.token_hex(32))
-    return True
 
 
 def fetch_token(path: Path, cluster: ClusterPlan, way: Transport) -> None:
@@ -55,12 +67,13 @@ def fetch_token(path: Path, cluster: ClusterPlan, way: Transport) -> None:
         BringUpError: it cannot be had.
     """
     source, host = str(cluster.folder / "token"), way.host
+    argv = ["sh", "-c", _GIVE, "sh", str(cluster.folder)]
     by_hand = (
         f"run `saf-env up` on {host}, or bring {source} of {host} here as {path}, with mode 0600 "
         "in a folder that only you can open"
     )
     try:
-        seen = way.run(["cat", "--", source], env={"PATH": "/usr/bin:/bin"}, timeout=30.0)
+        seen = way.run(argv, env={"PATH": "/usr/bin:/bin"}, timeout=30.0)
     except HostUnreachableError as error:
         text = f"this host has no token of cluster {cluster.name}, and {error.message}"
         raise BringUpError(text, hint=by_hand) from error
@@ -70,8 +83,7 @@ def fetch_token(path: Path, cluster: ClusterPlan, way: Transport) -> None:
             f"this host has no token of cluster {cluster.name}, and {host} gives none: {said}",
             hint=by_hand,
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.parent.chmod(0o700)
+    _own_folder(path)
     write_atomically(path, seen.stdout)
 
 

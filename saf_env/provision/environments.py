@@ -111,7 +111,7 @@ def _make(env: EnvironmentPlan, uv: Uv, python: Path, folder: Path, notify: Noti
             hint="the package itself is wrong, or something changes files while they are "
             "installed; nothing of it is used. Lock another version of the package",
         )
-    _mark(env, uv, folder / "env", seen.digests)
+    _mark(env, uv, folder / "env", seen.files)
 
 
 def _install(env: EnvironmentPlan, uv: Uv, python: Path, folder: Path) -> record.Examined:
@@ -164,7 +164,7 @@ def _forget(env: EnvironmentPlan, uv: Uv, folder: Path, wrong: Sequence[record.D
         raise failed("clean uv's cache of damaged packages", result)
 
 
-def _mark(env: EnvironmentPlan, uv: Uv, root: Path, digests: Mapping[str, str | None]) -> None:
+def _mark(env: EnvironmentPlan, uv: Uv, root: Path, files: Mapping[str, record.Seen]) -> None:
     """Write down what was verified: first every file, then, last of all, the marker."""
     seen = examine(root / "bin" / "python", uv)
     if env.interpreter.source == "system" and seen["digest"] != env.interpreter.sha256:
@@ -172,7 +172,7 @@ def _mark(env: EnvironmentPlan, uv: Uv, root: Path, digests: Mapping[str, str | 
             f"{env.key}: {seen['executable']} has changed while the environment was made",
             hint="run the command again",
         )
-    data = write_json(root / probe.MANIFEST, record.manifest(root, digests))
+    data = write_json(root / probe.MANIFEST, record.manifest(root, files))
     verified = {
         "interpreter_digest": seen["digest"],
         "manifest_sha256": hashlib.sha256(data).hexdigest(),

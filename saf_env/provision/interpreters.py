@@ -75,7 +75,7 @@ def examine(python: Path, uv: Uv) -> dict[str, Any]:
 
 
 def _system(interpreter: Interpreter, uv: Uv, notify: Notify) -> Path:
-    memory = uv.home / ".saf" / "python" / f"system-{interpreter.sha256[:16]}.json"
+    memory = uv.pythons / f"system-{interpreter.sha256[:16]}.json"
     known = read_json(memory)
     if known and _stat(known["files"]) == known["stat"]:
         return Path(known["path"])
@@ -118,7 +118,7 @@ def _stat(files: list[str]) -> list[list[int]] | None:
 
 def _unpacked(interpreter: Interpreter, uv: Uv, notify: Notify) -> Path:
     name = f"cpython-{interpreter.version}-{interpreter.platform}-{interpreter.sha256[:12]}"
-    place = uv.home / ".saf" / "python" / name
+    place = uv.pythons / name
     binary = _ready(place, interpreter)
     if binary:
         return binary

@@ -37,16 +37,24 @@ class Damage:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """A file as it was read: its SHA-256 in hex, and what ``lstat`` said of it before that."""
+
+    sha256: str | None
+    stat: os.stat_result
+
+
+@dataclass(frozen=True)
 class Examined:
     """What a look at every file of an installed environment found.
 
     Attributes:
         damages: what is wrong with it; empty when every file is as promised.
-        digests: SHA-256 in hex by path relative to the environment, of the files that were read.
+        files: those that were read, by path relative to the environment.
     """
 
     damages: Sequence[Damage]
-    digests: Mapping[str, str | None]
+    files: Mapping[str, Seen]
 
 
 def site_packages(root: Path) -> Path:
@@ -111,12 +119,12 @@ def examine(root: Path, own: set[str]) -> Examined:
         return Examined([Damage(str(error), "")], {})
     present = files_of(root)
     kept = {path: promise for path, promise in promised.items() if path in present}
-    actual = _digests(root, kept)
+    actual = _read(root, kept)
     texts = {path: "is missing" for path in promised if path not in present}
     for path, promise in kept.items():
         if not promise.sha256 and not _by_installer(path):
             texts[path] = "has no digest in its RECORD"
-        elif promise.sha256 not in ("", actual[path]):
+        elif promise.sha256 not in ("", actual[path].sha256):
             texts[path] = "is not what its package's RECORD says"
     strangers = present - promised.keys() - own - _UV_FILES
     texts |= {p: "is in no package" for p in strangers if not _compiled(p, promised)}
@@ -125,11 +133,13 @@ def examine(root: Path, own: set[str]) -> Examined:
     return Examined(wrong, actual)
 
 
-def _digests(root: Path, paths: Collection[str]) -> dict[str, str | None]:
-    """SHA-256 of the files ``paths`` of ``root``, by those paths."""
-    full = {str(root / path): path for path in paths}
-    found = probe.digests(list(full), [os.lstat(path).st_size for path in full])
-    return {full[path]: digest for path, digest in found.items()}
+def _read(root: Path, paths: Collection[str]) -> dict[str, Seen]:
+    """The files ``paths`` of ``root``, by those paths."""
+    # Looked at before they are read: what changes after that has another change time.
+    stats = {path: os.lstat(root / path) for path in paths}
+    full = [str(root / path) for path in stats]
+    found = probe.digests(full, [stat.st_size for stat in stats.values()])
+    return {path: Seen(found[str(root / path)], stat) for path, stat in stats.items()}
 
 
 def _top(path: str) -> tuple[str, ...]:
@@ -152,22 +162,22 @@ def _compiled(path: str, promised: Mapping[str, Promise]) -> bool:
     return os.path.basename(folder) == "__pycache__" and ours and source in promised
 
 
-def manifest(root: Path, known: Mapping[str, str | None]) -> dict[str, object]:
+def manifest(root: Path, known: Mapping[str, Seen]) -> dict[str, object]:
     """All that lies in a verified environment, as :func:`saf_env.probe.files` reads it.
 
     Args:
         root: its folder.
-        known: digests that were taken just now, which need not be taken again.
+        known: files that were read just now, which need not be read again.
     """
     paths = sorted(files_of(root) - {probe.MARKER, probe.MANIFEST})
-    digests = {**_digests(root, [path for path in paths if path not in known]), **known}
+    seen = {**_read(root, [path for path in paths if path not in known]), **known}
     folders: dict[str, tuple[int, int, dict[str, tuple[int, int, int, str | None]]]] = {}
     for folder, _, _ in os.walk(root):
         stat = os.lstat(folder)
         where = os.path.relpath(folder, root)
         folders["" if where == "." else where] = (stat.st_ctime_ns, stat.st_ino, {})
     for path in paths:
-        stat = os.lstat(root / path)
+        stat = seen[path].stat
         folder, name = os.path.split(path)
-        folders[folder][2][name] = (stat.st_size, stat.st_ctime_ns, stat.st_ino, digests[path])
+        folders[folder][2][name] = (stat.st_size, stat.st_ctime_ns, stat.st_ino, seen[path].sha256)
     return {"schema": 1, "folders": folders}

@@ -26,7 +26,8 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         return 0
     show(context, seen.nodes)
     if not context.controls:
-        print(f"this is {context.here}: of nodes on other hosts this is what Ray tells")
+        told = "what Ray tells" if seen.answered else "unknown, since Ray does not answer"
+        print(f"this is {context.here}; what is on other hosts is {told}")
     for lost in seen.lost.values():
         print(f"not seen: {printable(lost.message)}")
     for name in seen.leftovers:

@@ -94,7 +94,7 @@ def test_a_digest_of_another_kind(root: Path) -> None:
 
 def test_the_manifest_holds_every_file_and_folder(root: Path) -> None:
     (root / "left").write_text("by nobody", "ascii")
-    known = record.examine(root, set()).digests
+    known = record.examine(root, set()).files
     folders = record.manifest(root, known)["folders"]
     assert isinstance(folders, dict)
     files = {
@@ -104,6 +104,6 @@ def test_the_manifest_holds_every_file_and_folder(root: Path) -> None:
     size, _, inode, sha256 = folders["bin"][2]["tool"]
     path = root / "bin" / "tool"
     assert (size, inode) == (4, path.stat().st_ino)
-    assert sha256 == known["bin/tool"] == hashlib.sha256(b"tool").hexdigest()
+    assert sha256 == known["bin/tool"].sha256 == hashlib.sha256(b"tool").hexdigest()
     assert "left" not in known
     assert folders[""][2]["left"][3] == hashlib.sha256(b"by nobody").hexdigest()
