@@ -8,15 +8,12 @@ environments: from the index, or, where the host reaches none, from wheels that 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path, PurePosixPath
 
-import saf_env
 from saf_env import probe
 from saf_env.errors import ToolchainError
 from saf_env.lock.downloads import Build
@@ -25,6 +22,7 @@ from saf_env.plan.build import agent_python
 from saf_env.plan.model import EnvironmentPlan, HostPlan
 from saf_env.platforms import this_platform
 from saf_env.provision.archives import fetch_archive
+from saf_env.provision.code import sources
 from saf_env.provision.context import packed
 from saf_env.provision.environments import marker_of
 from saf_env.provision.failures import OFFLINE, failed
@@ -334,15 +332,7 @@ def _is_credential(name: str) -> bool:
 
 @cache
 def _code() -> bytes:
-    """saf-env, and what it needs on another host, as a zip file; the same bytes every time."""
+    """What makes environments on another host."""
     import filelock
 
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for module in (saf_env, filelock):
-            root = Path(str(module.__file__)).parent
-            for path in sorted(p for p in root.rglob("*") if p.suffix in (".py", ".txt", ".json")):
-                name = f"{module.__name__}/{path.relative_to(root).as_posix()}"
-                entry = zipfile.ZipInfo(name)  # of 1980: the same bytes every time
-                archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
-    return buffer.getvalue()
+    return sources(filelock)
