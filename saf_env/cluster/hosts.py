@@ -165,7 +165,11 @@ class Hosts:
             return [_stamped(f, host.plan.name) for f in found]
 
         answers, lost = self.ask(self.names, one)
-        return [found for answer in answers.values() for found in answer], lost
+        found = [one for answer in answers.values() for one in answer]
+        # A host also sees the processes of containers on it, and one of those may be another host.
+        own = {(f.node, f.run) for f in found if f.host == self._places.get(f.node)}
+        strange = [f for f in found if f.host != self._places.get(f.node)]
+        return [f for f in found if f not in strange or (f.node, f.run) not in own], lost
 
     def start(self, node: NodePlan, address: str, run: str) -> Started:
         """Start a native node; see :meth:`saf_env.runtimes.native.NativeRuntime.start`."""

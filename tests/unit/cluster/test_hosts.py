@@ -75,6 +75,17 @@ def test_what_runs_is_known_with_its_host(three: Three) -> None:
     assert all(f.leader and f.leader.host == f.host for f in found)
 
 
+def test_a_node_is_where_it_belongs_whoever_else_sees_it(three: Three) -> None:
+    """A host that is a container on another one: its processes are seen from there too."""
+    three.fakes["alpha"].nodes.append("beta-node")
+    three.fakes["gamma"].nodes.append("left-node")
+    found = {f.node: f.host for f in three.hosts.find()}
+    assert len(three.hosts.find()) == 4
+    assert found == {**{f"{h}-node": h for h in three.fakes}, "left-node": "gamma"}
+    three.fakes["beta"].nodes.clear()
+    assert ("beta-node", "alpha") in {(f.node, f.host) for f in three.hosts.find()}
+
+
 def test_where_nothing_of_ours_ever_was_nothing_runs(three: Three) -> None:
     three.fakes["beta"].error = NoProgramError("beta: no such program")
     assert {f.host for f in three.hosts.find()} == {"alpha", "gamma"}
