@@ -5,7 +5,8 @@
 #
 # Makes ${SAF_ENV_CACHE:-.saf/cache}/machines/debian, unless it is there and these scripts made it:
 #
-#     root/      the smallest Debian of this machine's release, with sshd and fish; no Python, curl, uv or git
+#     root/      the smallest Debian of this machine's release, with sshd, fish and systemd, which does not run it;
+#                no Python, curl, uv or git
 #     python/    what Debian's own Python 3, with venv and pip, adds to it: a layer for overlayfs
 #     inputs     these scripts, as they were
 #
@@ -98,10 +99,11 @@ private_apt "$work/apt" "$release"
 mkdir -p "$root/etc/dpkg/dpkg.cfg.d"
 printf '%s\n' force-unsafe-io 'path-exclude=/usr/share/man/*' 'path-exclude=/usr/share/locale/*' \
     'path-exclude=/usr/share/doc/*' >"$root/etc/dpkg/dpkg.cfg.d/saf-env"
-install_system openssh-server,libpcre2-32-0,libstdc++6
+install_system openssh-server,libpcre2-32-0,libstdc++6,systemd
 add_fish
 clean_system
 rm -f -- "$root"/etc/ssh/ssh_host_*  # each machine has its own
+rm -rf -- "$root"/root/.ssh          # systemd makes it, and the tests make one with their keys
 require_bare
 add_python
 printf '%s\n' "$inputs" >"$made/inputs"

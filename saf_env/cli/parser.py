@@ -58,6 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
     _up_and_down(commands)
     _look(commands)
     _test(commands)
+    _service(commands)
     _toolchain(commands)
     completion = commands.add(
         "completion",
@@ -241,6 +242,19 @@ def _test(commands: _Subcommands) -> None:
     )
     test.add_argument("--quick", action="store_true", help="smaller sizes: under a minute")
     test.add_argument("--json", action="store_true", help="print the report as JSON")
+
+
+def _service(commands: _Subcommands) -> None:
+    service = commands.add(
+        "service",
+        "have native nodes start again after a reboot of their host",
+        "saf-env service install beta-mlx",
+    )
+    service.add_argument("action", choices=["install", "remove", "status"], help="what to do")
+    service.add_argument(
+        "nodes", nargs="*", metavar="NODE", help="only these nodes (default: all that are native)"
+    )
+    service.add_argument("--json", action="store_true", help="print the status as JSON")
 
 
 def _toolchain(commands: _Subcommands) -> None:

@@ -18,7 +18,7 @@ from saf_env.cluster.runtimes import Deaths, LogText, Runtimes
 from saf_env.engine import Engine
 from saf_env.errors import BringUpError, HostUnreachableError, NoProgramError
 from saf_env.plan.model import ClusterPlan, HostPlan, NodePlan
-from saf_env.runtimes.base import Found, Started
+from saf_env.runtimes.base import Found, Started, on_own_hosts
 from saf_env.transports.base import CommandResult, FileTransport, Transport
 
 AT_ONCE = 16
@@ -166,10 +166,7 @@ class Hosts:
 
         answers, lost = self.ask(self.names, one)
         found = [one for answer in answers.values() for one in answer]
-        # A host also sees the processes of containers on it, and one of those may be another host.
-        own = {(f.node, f.run) for f in found if f.host == self._places.get(f.node)}
-        strange = [f for f in found if f.host != self._places.get(f.node)]
-        return [f for f in found if f not in strange or (f.node, f.run) not in own], lost
+        return on_own_hosts(found, self._places), lost
 
     def start(self, node: NodePlan, address: str, run: str) -> Started:
         """Start a native node; see :meth:`saf_env.runtimes.native.NativeRuntime.start`."""

@@ -367,5 +367,10 @@ def token_path(home: Path, cluster: str) -> Path:
     return home / ".saf" / "clusters" / cluster / "token"
 
 
+def services_path(home: Path, cluster: str) -> Path:
+    """Where a host has what starts the cluster's nodes after a reboot, a folder for each node."""
+    return token_path(home, cluster).with_name("services")
+
+
 def _bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address

@@ -32,6 +32,8 @@ if (
 MARK = "SAF_ENV_NODE"
 TAIL_BYTES = 20_000
 CAFFEINATE = "/usr/bin/caffeinate"  # comes with macOS
+SERVICE = "service.json"  # what ``saf-env service install`` has noted of a node, on its host
+RUNNING = "running.json"  # pid and start time of what a service manager has started, beside it
 OPEN_FILES = 65_536  # what Ray recommends for a node with many workers
 _LINUX = sys.platform.startswith("linux")
 
@@ -166,7 +168,8 @@ def start(request: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         request: ``argv``; ``env``, the whole environment but for what every login has (HOME, USER,
             LOGNAME); ``folder`` (made 0700); in it ``temp_dir`` (Ray's), ``log``, and ``links``:
-            what each has to point to, by path.
+            what each has to point to, by path; ``service``: the folder of the node's service, which
+            is ended first, so that there are not two starts, and then watches what was started.
 
     Returns:
         ``pid`` and ``started`` of the leader.
@@ -177,6 +180,8 @@ def start(request: Mapping[str, Any]) -> dict[str, Any]:
     # Interrupted in the middle, it would leave a leader that nobody has recorded. A handler, unlike
     # SIG_IGN, is not handed on to the leader.
     signal.signal(signal.SIGINT, lambda *_: None)
+    service = _service(request.get("service", ""))
+    _end_service(service)
     private_folder(request["folder"])
     for link, target in request["links"].items():
         set_link(link, os.path.abspath(target))
@@ -200,7 +205,52 @@ def start(request: Mapping[str, Any]) -> dict[str, Any]:
         subprocess.Popen(
             awake, env={}, stdin=null, stdout=null, stderr=null, start_new_session=True
         )
+    _manage(service.get("start", ()))
     return {"pid": leader.pid, "started": _started(leader.pid)}
+
+
+def _service(folder: str) -> dict[str, Any]:
+    """What is noted of the service in ``folder``; empty when there is none."""
+    if not folder:
+        return {}
+    try:
+        note: dict[str, Any] = json.loads(_read(os.path.join(folder, SERVICE)))
+    except (OSError, ValueError):
+        return {}
+    return {**note, "folder": folder}
+
+
+def _end_service(service: Mapping[str, Any]) -> None:
+    """Let the service manager end a service, or else it would start the node behind our back."""
+    if not service:
+        return
+    _manage(service["stop"])
+    try:
+        keeper = json.loads(_read(os.path.join(service["folder"], RUNNING)))
+    except (OSError, ValueError):
+        return
+    deadline = time.monotonic() + 60.0  # launchd does not wait for what it ends
+    while alive(keeper) and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _manage(commands: Sequence[Sequence[str]]) -> None:
+    """Ask the user's service manager for something.
+
+    One that is not there, or knows no such service, has none that it could restart.
+    """
+    import subprocess
+
+    runtime = f"/run/user/{os.getuid()}"
+    env = {**_login(), "PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "XDG_RUNTIME_DIR": runtime}
+    quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True}
+    for argv in commands:
+        try:
+            subprocess.run(argv, env=env, timeout=45, check=False, **quiet)
+        except FileNotFoundError:
+            return
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(errno.ETIMEDOUT, f"{argv[0]} is silent", argv[0]) from error
 
 
 def keeping_awake(system: str, leader: int) -> list[str]:
@@ -264,10 +314,12 @@ def stop(request: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         request: ``cluster``; ``nodes`` (names; empty means all); ``sessions`` as in :func:`ours`;
             ``grace``: seconds that raylets get to end their workers; ``head``: whether a head on
-            another host may hear them sign off.
+            another host may hear them sign off; ``services``: the folder with those of the nodes,
+            which are ended first.
 
     Returns:
-        ``stopped``: names of nodes; ``left``: processes that could not be ended.
+        ``stopped``: names of nodes; ``left``: processes that could not be ended; ``services``:
+        names of the nodes that have one.
     """
     wanted, sessions = set(request["nodes"]), {one[0]: one for one in request["sessions"]}
 
@@ -283,8 +335,9 @@ def stop(request: Mapping[str, Any]) -> dict[str, Any]:
 
     everything = cluster()
     first = [p for p in everything if not wanted or p["node"] in wanted]
+    services = _end_services(request.get("services", ""), wanted)
     if not first:
-        return {"stopped": [], "left": []}
+        return {"stopped": [], "left": [], "services": services}
     raylets = [p for p in first if p["role"] == "raylet"]
     # A raylet that has lost its GCS waits for that, whatever it is told.
     has_gcs = request["head"] or any(p["role"] == "gcs" for p in everything)
@@ -299,23 +352,34 @@ def stop(request: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "stopped": sorted({p["node"] for p in first}),
         "left": [{"pid": p["pid"], "command": p["command"][:200]} for p in left],
+        "services": services,
     }
+
+
+def _end_services(folder: str, wanted: Iterable[str]) -> list[str]:
+    """End the services in ``folder`` of the nodes ``wanted``, all of them when it is empty."""
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    found = {name: _service(os.path.join(folder, name)) for name in names}
+    ended = [name for name in names if found[name] and (not wanted or name in wanted)]
+    for name in ended:
+        _end_service(found[name])
+    return ended
 
 
 def _end(targets: list[dict[str, Any]], number: int, grace: float) -> None:
     """Signal ``targets`` and wait until they are gone, ``grace`` seconds at most."""
     for target in targets:
-        if _alive(target):
+        if alive(target):
             try:
                 os.kill(target["pid"], number)
             except (ProcessLookupError, PermissionError):
                 continue
     deadline = time.monotonic() + grace
-    while any(_alive(t) for t in targets) and time.monotonic() < deadline:
+    while any(alive(t) for t in targets) and time.monotonic() < deadline:
         time.sleep(0.002 if _LINUX else 0.05)  # elsewhere every look starts a process
 
 
-def _alive(target: dict[str, Any]) -> bool:
+def alive(target: Mapping[str, Any]) -> bool:
     """Whether the very process still runs, and not another one with its number."""
     return bool(target["started"]) and _started(target["pid"]) == target["started"]
 
@@ -348,7 +412,7 @@ def wait(request: Mapping[str, Any]) -> dict[str, Any]:
         dead = _dead(request["leaders"], thorough=turn % 10 == 0)
         if dead:
             return {"open": False, "dead": dead}
-        if request["port"] and _answers(*request["port"]):
+        if request["port"] and answers(*request["port"]):
             return {"open": True, "dead": []}
         turn += 1
         time.sleep(0.02)
@@ -356,7 +420,7 @@ def wait(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _dead(leaders: list[dict[str, Any]], *, thorough: bool) -> list[dict[str, Any]]:
-    dead = [{"node": x["node"], "tail": tail(x["log"])} for x in leaders if not _alive(x)]
+    dead = [{"node": x["node"], "tail": tail(x["log"])} for x in leaders if not alive(x)]
     if dead or not thorough:
         return dead
     ended = {parent: name for parent, name in _zombies() if name in ("raylet", "gcs_server")}
@@ -384,7 +448,8 @@ def _zombies() -> Iterator[tuple[int, str]]:
             yield int(parent), head.partition(b"(")[2].decode(errors="replace")
 
 
-def _answers(address: str, port: int) -> bool:
+def answers(address: str, port: int) -> bool:
+    """Whether somebody listens there."""
     import socket
 
     try:

@@ -60,6 +60,20 @@ def by_node(found: Iterable[Found]) -> dict[str, Found]:
     return {f.node: f for f in sorted(found, key=lambda f: len(f.roles))}
 
 
+def on_own_hosts(found: Iterable[Found], places: Mapping[str, str]) -> list[Found]:
+    """``found`` less what another host than a node's own saw of the same start.
+
+    A host also sees the processes of containers on it, and one of those may be another host.
+
+    Args:
+        found: what runs, as all hosts have seen it.
+        places: the host of every node by name.
+    """
+    seen = [(one, one.host == places.get(one.node)) for one in found]
+    own = {(one.node, one.run) for one, at_home in seen if at_home}
+    return [one for one, at_home in seen if at_home or (one.node, one.run) not in own]
+
+
 @dataclass(frozen=True)
 class Died:
     """A node that died while it was being waited for, with the end of the log that says why."""

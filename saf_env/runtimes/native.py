@@ -32,7 +32,10 @@ _WORDS = {
     "names": "write /etc/hosts",
 }
 
-_GRACE = 5.0
+SERVICE_LOG = "service.log"
+"""What the service of a node says, in its folder."""
+
+GRACE = 5.0
 """Seconds that a raylet gets to end its workers; it takes 0.06 when they do not resist."""
 
 _INHERITED = ("HOME", "LANG", "LC_ALL", "LOGNAME", "SSL_CERT_DIR", "SSL_CERT_FILE", "TZ", "USER")
@@ -66,10 +69,19 @@ class NativeRuntime:
         self._token = token
         self._environ = os.environ if environ is None else environ
         self._here = here
+        self._services = token.parent / "services"
+        self.services: set[str] = set()
+        """Names of nodes that were stopped and have a service, which the next boot starts."""
 
     def start(self, node: NodePlan, address: str, run: str) -> Started:
         """See :meth:`saf_env.runtimes.base.Runtime.start`."""
-        request = {
+        request = {**self.request(node, address, run), "service": str(self._services / node.name)}
+        answer = self._ask(request, node=node.name)
+        return Started(node.name, run, answer["pid"], answer["started"])
+
+    def request(self, node: NodePlan, address: str, run: str) -> dict[str, Any]:
+        """What :func:`saf_env.runtimes.agent.start` is asked in order to start ``node``."""
+        return {
             "op": "start",
             "argv": ray_start(node, address, run),
             "env": self._variables(node, run),
@@ -81,8 +93,6 @@ class NativeRuntime:
                 str(self._folder / "token"): str(self._token),
             },
         }
-        answer = self._ask(request, node=node.name)
-        return Started(node.name, run, answer["pid"], answer["started"])
 
     def find(self, recorded: Sequence[Started] = ()) -> list[Found]:
         """See :meth:`saf_env.runtimes.base.Runtime.find`."""
@@ -98,10 +108,12 @@ class NativeRuntime:
             "cluster": self._folder.name,
             "nodes": list(names),
             "sessions": _sessions(recorded),
-            "grace": _GRACE,
+            "grace": GRACE,
             "head": head,
+            "services": str(self._services),
         }
         answer = self._ask(request)
+        self.services.update(answer["services"])
         if answer["left"]:
             pids = ", ".join(str(p["pid"]) for p in answer["left"])
             raise BringUpError(
@@ -150,7 +162,7 @@ class NativeRuntime:
         """
         request = {
             "op": "logs",
-            "files": [str(self.log(name)) for name in nodes],
+            "files": [str(path) for name in nodes for path in self._logs_of(name)],
             "folders": [str(_logs(temp_dir)) for temp_dir in nodes.values()],
             "offsets": dict(offsets),
             "limit": limit,
@@ -180,6 +192,9 @@ class NativeRuntime:
     def log(self, node: str) -> Path:
         """Where the output of the node's ``ray start`` goes, on the host."""
         return self._folder / f"{node}.log"
+
+    def _logs_of(self, node: str) -> tuple[Path, Path]:
+        return self.log(node), self._services / node / SERVICE_LOG
 
     def _variables(self, node: NodePlan, run: str) -> dict[str, str]:
         inherited = {k: v for k in _INHERITED if (v := self._environ.get(k)) is not None}

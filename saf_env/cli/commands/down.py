@@ -75,10 +75,20 @@ def _stop(context: Context, cluster: str, names: list[str], *, purge: bool = Fal
                 _, kept = hosts.write_names(())
                 hosts.leave(work.origin)
             if purge:
+                from saf_env.cluster.services import elsewhere, forget
+
+                left_behind = elsewhere(cluster, hosts)
                 hosts.purge(work.origin)
+                forget(cluster, hosts, left_behind)
         hosts.close()
     for host, reason in kept.items() if stopped else ():
         print(f"the names of cluster {cluster} stay in /etc/hosts of {host}: {reason}")
+    served = sorted(n for name in hosts.names for n in hosts[name].runtime.native.services)
+    if served and not purge:
+        print(
+            f"stopped the service of {', '.join(served)} too; the next boot starts it again, "
+            f"unless `saf-env service remove {' '.join(served)}` removes it"
+        )
     if stopped or lost:
         print(f"stopped: {', '.join(stopped) or 'nothing'}")
         refuse_lost(lost)

@@ -14,6 +14,7 @@ from saf_env.cli.parser import make_parser
 
 ROOT = Path(__file__).parents[3]
 COMMANDS = ["lock", "check", "up", "down", "status", "plan", "logs", "test", "completion"]
+COMMANDS += ["service"]
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import stat
@@ -109,7 +110,7 @@ def test_who_outlives_its_whole_node_is_stopped_too(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(os, "kill", kill)
     request = {"cluster": "saf-1", "nodes": [], "sessions": [], "grace": 0.0, "head": False}
     done = agent.stop(request)
-    assert done == {"stopped": ["linux"], "left": []}
+    assert done == {"stopped": ["linux"], "left": [], "services": []}
     assert alive.keys() == {20}
 
 
@@ -287,3 +288,52 @@ def test_a_mac_is_kept_awake_as_long_as_the_leader_runs(monkeypatch: pytest.Monk
     assert agent.keeping_awake("darwin", 7) == ["/bin/sh", "-ims", "-w", "7"]
     monkeypatch.setattr(agent, "CAFFEINATE", "/no/caffeinate")
     assert agent.keeping_awake("darwin", 7) == []
+
+
+@pytest.fixture
+def managed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Services of two nodes in ``tmp_path``; what their manager is asked."""
+    for node in ("head", "linux"):
+        (tmp_path / node).mkdir()
+        note = {"stop": [["stop", node]], "start": [["start", node]]}
+        (tmp_path / node / agent.SERVICE).write_text(json.dumps(note), encoding="utf-8")
+    asked: list[list[str]] = []
+    monkeypatch.setattr(agent, "_manage", asked.extend)
+    monkeypatch.setattr(agent, "processes", list)
+    return asked
+
+
+@pytest.mark.parametrize(("names", "ended"), [([], ["head", "linux"]), (["linux"], ["linux"])])
+def test_services_are_ended_with_their_nodes(
+    tmp_path: Path, managed: list[list[str]], names: list[str], ended: list[str]
+) -> None:
+    (tmp_path / "other").mkdir()
+    request = {
+        "cluster": "saf-1",
+        "nodes": names,
+        "sessions": [],
+        "grace": 0,
+        "head": False,
+        "services": str(tmp_path),
+    }
+    assert agent.stop(request) == {"stopped": [], "left": [], "services": ended}
+    assert managed == [["stop", name] for name in ended]
+    assert agent.stop({**request, "services": str(tmp_path / "none")})["services"] == []
+
+
+def test_who_ends_a_service_waits_for_its_end(
+    tmp_path: Path, managed: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = {"pid": 7, "started": "1"}
+    (tmp_path / "linux" / agent.RUNNING).write_text(json.dumps(running), encoding="utf-8")
+    looks = iter([True, True, False])
+    monkeypatch.setattr(agent, "alive", lambda process: process == running and next(looks))
+    agent._end_service(agent._service(str(tmp_path / "linux")))
+    assert list(looks) == []
+    assert managed == [["stop", "linux"]]
+
+
+def test_a_damaged_note_is_no_service(tmp_path: Path) -> None:
+    (tmp_path / agent.SERVICE).write_text("{", encoding="utf-8")
+    assert agent._service(str(tmp_path)) == {}
+    assert agent._service("") == {}

@@ -1,0 +1,271 @@
+"""Services that bring native nodes back after a reboot: installed, removed and looked at."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from saf_env.cluster.hosts import Host, Hosts, refuse_lost
+from saf_env.cluster.managers import Login, State, login, manager_of, run
+from saf_env.cluster.same_plan import plan_digest
+from saf_env.errors import BringUpError, UsageError
+from saf_env.plan.build import services_path, token_path
+from saf_env.plan.model import ClusterPlan, HostPlan, NodePlan
+from saf_env.provision.code import program
+from saf_env.provision.folders import Notify
+from saf_env.runtimes.agent import SERVICE
+from saf_env.runtimes.launcher import RELEASED
+from saf_env.runtimes.services import PROGRAM, Service, note, read
+from saf_env.transports.base import FileTransport
+
+_MAIN = "from saf_env.runtimes.launcher import main\n\nmain()\n"
+
+# Arguments: the manager's file, the note, Python, the token. A file without a note is not ours.
+_LOOK = r"""
+[ -x "$3" ] && [ -f "$4" ] || { echo bare; exit; }
+if [ -e "$1" ] && [ ! -e "$2" ]; then echo taken; else echo free; fi
+"""
+
+
+@dataclass(frozen=True)
+class ServiceStatus:
+    """The service of one node.
+
+    Attributes:
+        node, host: their names.
+        state: ``absent``: there is none; ``active``: it keeps the node running, or waits to start
+            it; ``inactive``: the next boot starts it; ``failed``: it has given up, its log says
+            why; ``outdated``: it would start the node of an earlier plan.
+        unit: name of the systemd unit or the launchd agent.
+    """
+
+    node: str
+    host: str
+    state: State
+    unit: str
+
+    def as_json(self) -> dict[str, str]:
+        """One entry of ``services`` in ``saf-env service status --json``."""
+        return {"node": self.node, "host": self.host, "state": self.state, "unit": self.unit}
+
+
+def install(plan: ClusterPlan, hosts: Hosts, nodes: Sequence[NodePlan], step: Notify) -> None:
+    """Let every one of ``nodes`` come back after a reboot of its host; what runs is left alone.
+
+    A node that runs is watched by its service from now on; one that does not is not started.
+
+    Raises:
+        UsageError: one of them is a container.
+        BringUpError: a host cannot do it, or is not provisioned yet; the others are done.
+        HostUnreachableError: a host cannot be reached; as above.
+    """
+    if inside := [node.name for node in nodes if node.kind == "container"]:
+        raise UsageError(
+            f"{', '.join(inside)} need no service: Docker starts containers again after a reboot",
+            hint="have the Docker engine itself start at boot (on a Mac: at login)",
+        )
+
+    def one(host: Host) -> None:
+        user = login(host)
+        running = {found.node for found in host.runtime.native.find() if found.leader}
+        for node in nodes:
+            if node.host == host.plan.name:
+                step(f"{host.plan.name}: installing the service of {node.name}")
+                service = _service(plan, host, node, user)
+                _install(host, service, user, running=node.name in running)
+
+    _, lost = hosts.ask((node.host for node in nodes), one)
+    refuse_lost(lost)
+
+
+def remove(cluster: str, hosts: Hosts, nodes: Sequence[tuple[str, str]], step: Notify) -> list[str]:
+    """Remove the services of ``nodes`` (name and host), and return the names of those that had one.
+
+    The nodes run on.
+
+    Raises:
+        BringUpError: something of a service cannot be removed.
+        HostUnreachableError: a host cannot be reached; the others are done.
+    """
+
+    def one(host: Host) -> list[str]:
+        here = [node for node, name in nodes if name == host.plan.name]
+        found = [node for node in here if node in _installed(host, cluster)]
+        for node in found:
+            step(f"{host.plan.name}: removing the service of {node}")
+            _remove(host, cluster, node)
+        return found
+
+    answers, lost = hosts.ask((host for _, host in nodes), one)
+    refuse_lost(lost)
+    return [node for found in answers.values() for node in found]
+
+
+def elsewhere(cluster: str, hosts: Hosts) -> list[tuple[str, str]]:
+    """Name and host of all nodes that have a service on a host other than this machine.
+
+    Raises:
+        HostUnreachableError: a host cannot be reached.
+    """
+    others = [name for name in hosts.names if not hosts[name].plan.here]
+    answers, lost = hosts.ask(others, lambda host: _installed(host, cluster))
+    refuse_lost(lost)
+    return [(node, host) for host, nodes in answers.items() for node in nodes]
+
+
+def forget(cluster: str, hosts: Hosts, nodes: Sequence[tuple[str, str]]) -> None:
+    """Remove what is left of services whose folders are gone; errors as of :func:`remove`."""
+
+    def one(host: Host) -> None:
+        for node, name in nodes:
+            if name == host.plan.name:
+                _remove(host, cluster, node)
+
+    _, lost = hosts.ask((host for _, host in nodes), one)
+    refuse_lost(lost)
+
+
+def status(plan: ClusterPlan, hosts: Hosts, nodes: Sequence[NodePlan]) -> list[ServiceStatus]:
+    """The services of ``nodes``, in their order.
+
+    Raises:
+        HostUnreachableError: a host cannot be reached.
+    """
+
+    def one(host: Host) -> dict[str, ServiceStatus]:
+        here = [node for node in nodes if node.host == host.plan.name]
+        return {node.name: _status(host, plan, node) for node in here}
+
+    answers, lost = hosts.ask((node.host for node in nodes), one)
+    refuse_lost(lost)
+    found = {name: one for answer in answers.values() for name, one in answer.items()}
+    return [found[node.name] for node in nodes]
+
+
+# One host
+
+
+def _folder(host: HostPlan, cluster: str, node: str) -> Path:
+    return services_path(host.home, cluster) / node
+
+
+def _service(plan: ClusterPlan, host: Host, node: NodePlan, user: Login) -> Service:
+    """The service of ``node``, with paths that are true wherever it runs."""
+    env = node.environment
+    there = replace(node, environment=replace(env, path=user.home / env.path))
+    return Service(
+        cluster=plan.name,
+        host=host.plan.name,
+        address=plan.address,
+        digest=plan_digest(node, plan.address),
+        temp=plan.folder,
+        token=user.home / token_path(host.plan.home, plan.name),
+        folder=user.home / _folder(host.plan, plan.name, node.name),
+        python=user.home / host.python,
+        node=there,
+    )
+
+
+def _install(host: Host, service: Service, user: Login, *, running: bool) -> None:
+    node, manager = service.node.name, manager_of(host.plan)
+    name = manager.name(service.cluster, node)
+    file = manager.file(name)
+    text = manager.text(service, user)
+    _refuse(host, service, file)
+    manager.prepare(host, user, node)
+    run(host, 'rm -f -- "$1"', str(service.folder / RELEASED))
+    _put(host, _program(), service.folder / PROGRAM)
+    _put(host, note(service, *manager.commands(name, user)).encode(), service.folder / SERVICE)
+    _put(host, text, user.home / file)
+    done = manager.enable(host, user, name, start=running)
+    if not done.ok:
+        manager.remove(host, name, str(service.folder))
+        raise manager.refused(host, node, done)
+
+
+def _refuse(host: Host, service: Service, file: str) -> None:
+    """Refuse a host that has nothing to start yet, and a name that another project has."""
+    node, words = service.node.name, (file, str(service.folder / SERVICE))
+    seen = run(host, _LOOK, *words, str(service.python), str(service.token)).stdout.strip()
+    if seen == "bare":
+        raise BringUpError(
+            f"{host.plan.name} has nothing yet that a service could start",
+            hint=f"run `saf-env up {node}` once, then the same command again",
+            node=node,
+        )
+    if seen == "taken":
+        raise BringUpError(
+            f"{host.plan.name}: ~/{file} is there, and not of this project: another one has a "
+            f"cluster {service.cluster} with a node {node}",
+            hint=f"run `saf-env service remove {node}` in that project, or remove the file by "
+            "hand, or give this cluster another name",
+            node=node,
+        )
+
+
+def _program() -> bytes:
+    import packaging
+
+    return program(_MAIN, packaging)
+
+
+def _put(host: Host, data: bytes, path: Path) -> None:
+    """Write a file on a host; one that was there is replaced."""
+    if not host.plan.here:
+        cast(FileTransport, host.transport).put(data, str(path), mode=0o600, timeout=600.0)
+        return
+    new = path.with_name(f".{path.name}.new")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        new.write_bytes(data)
+        new.chmod(0o600)
+        new.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise BringUpError(
+            f"cannot write {path}: {error.strerror}",
+            hint="it has to be writable, with free space; then run the same command again",
+        ) from error
+
+
+def _installed(host: Host, cluster: str) -> list[str]:
+    """Names of the nodes that have a service there."""
+    folder = str(services_path(host.plan.home, cluster))
+    seen = run(host, 'cd -- "$1" 2>/dev/null && ls -1', folder)
+    return seen.stdout.split() if seen.ok else []
+
+
+def _remove(host: Host, cluster: str, node: str) -> None:
+    manager = manager_of(host.plan)
+    name = manager.name(cluster, node)
+    done = manager.remove(host, name, str(_folder(host.plan, cluster, node)))
+    if not done.ok:
+        raise BringUpError(
+            f"{host.plan.name}: the service of {node} cannot be removed: {done.tail(2)}",
+            hint=f"remove ~/{manager.file(name)} there by hand, then run the same command again",
+            node=node,
+        )
+
+
+def _status(host: Host, plan: ClusterPlan, node: NodePlan) -> ServiceStatus:
+    manager = manager_of(host.plan)
+    name = manager.name(plan.name, node.name)
+    found = run(host, 'cat -- "$1"', str(_folder(host.plan, plan.name, node.name) / SERVICE))
+    state: State = "absent"
+    if found.ok:
+        state = manager.status(host, name)
+        if state != "failed" and _digest(found.stdout) != plan_digest(node, plan.address):
+            state = "outdated"
+    return ServiceStatus(node.name, node.host, state, name)
+
+
+def _digest(text: str) -> str:
+    """Digest of the plan that a note was made from; empty for another saf-env's."""
+    try:
+        return read(text).digest
+    except (ValueError, KeyError, TypeError):
+        return ""
