@@ -33,7 +33,7 @@ def packages_agree(case: Case) -> Verdict:
 
 def _versions(case: Case, node: NodePlan) -> Mapping[str, str]:
     """Versions of the packages of a node: those it has, or, where nobody looked, the planned."""
-    facts = case.facts if node.name == case.node.name else case.peers.get(node.name)
+    facts = case.facts_of(node)
     seen = facts["facts"].get("packages") if facts else None
     return node.environment.packages if seen is None else dict(seen)
 
@@ -76,7 +76,7 @@ def ray_build(case: Case) -> Verdict:
 
 
 def _commit(case: Case, node: NodePlan) -> str:
-    facts = case.facts if node.name == case.node.name else case.peers.get(node.name)
+    facts = case.facts_of(node)
     return str(facts["facts"].get("ray_build", {}).get("commit", "")) if facts else ""
 
 
@@ -91,12 +91,11 @@ def lock_same(case: Case) -> Verdict:
     """
     # Without a look at the node itself nothing can be said.
     case.fact("environments" if case.node.kind == "native" else "environment")
-    head = case.cluster.head
-    for node in dict.fromkeys((case.node.name, head.name)):
-        facts = case.facts if node == case.node.name else case.peers.get(node)
-        other = _other_lock(case.cluster.node(node), facts["facts"]) if facts else ""
+    for node in (case.node, case.cluster.head):
+        facts = case.facts_of(node)
+        other = _other_lock(node, facts["facts"]) if facts else ""
         if other:
-            what = "the head" if node != case.node.name else "it"
+            what = "the head" if node.name != case.node.name else "it"
             return fail(
                 f"{what} was provisioned from another lock",
                 f"{other}; this checkout's is {case.cluster.lock_sha256[:12]}",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from saf_env.plan.model import ClusterPlan, NodePlan
+from saf_env.platforms import PLATFORMS
 
 Level = Literal["ok", "warn", "fail", "skip"]
 
@@ -66,6 +67,19 @@ class Case:
     lock_reasons: Sequence[str] = field(default=())
     running: bool = False
     peers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def os_of(self, node: NodePlan) -> str:
+        """``macos`` or ``linux``, of ``node``'s host; a container's own is always Linux."""
+        return PLATFORMS[self.cluster.host_of(node).platform].os
+
+    @property
+    def on_mac(self) -> bool:
+        """Whether the node's host is a Mac."""
+        return self.os_of(self.node) == "macos"
+
+    def facts_of(self, node: NodePlan) -> Mapping[str, Any] | None:
+        """The facts of ``node``, as of the node that is judged; None where nobody looked."""
+        return self.facts if node.name == self.node.name else self.peers.get(node.name)
 
     def of_hosts(self, name: str) -> dict[str, Any]:
         """The fact called ``name`` of every host where it is known, by host."""

@@ -39,10 +39,6 @@ _ELSE = (
 )
 
 
-def _on_mac(case: Case) -> bool:
-    return str(case.fact("host")["sys_platform"]) == "darwin"
-
-
 def _answer(case: Case) -> Mapping[str, Any]:
     """What the engine says of itself.
 
@@ -74,7 +70,7 @@ def engine(case: Case) -> Verdict:
         )
         return fail(what, seen["error"], _remedy(case, seen) + _ELSE)
     if not is_local(seen["endpoint"]):
-        local = "desktop-linux, or orbstack" if _on_mac(case) else "default"
+        local = "desktop-linux, or orbstack" if case.on_mac else "default"
         return fail(
             "the Docker engine is on another machine",
             seen["endpoint"],
@@ -89,11 +85,7 @@ def engine(case: Case) -> Verdict:
         return fail(
             "the Docker engine is too old",
             f"{seen['engine']}, at least {floor} is needed",
-            (
-                "update Docker Desktop"
-                if _on_mac(case)
-                else "update it, on Debian with `make engine`"
-            )
+            ("update Docker Desktop" if case.on_mac else "update it, on Debian with `make engine`")
             + _ELSE,
         )
     return ok(f"Docker engine {seen['engine']}", seen["os"])
@@ -105,17 +97,17 @@ def _remedy(case: Case, seen: Mapping[str, Any]) -> str:
         return ""
     if _DENIED.search(seen["error"]):
         return _allow(case)
-    if not seen["client"] and _on_mac(case):
+    if not seen["client"] and case.on_mac:
         return "install Docker Desktop, OrbStack or Colima, and start it"
     if not seen["client"]:
         return "install Docker Engine, on Debian with `make engine`"
-    if _on_mac(case):
+    if case.on_mac:
         return "start Docker Desktop, OrbStack or Colima (`colima start`)"
     return "start it: `sudo systemctl start docker`, or on Debian `make engine`"
 
 
 def _allow(case: Case) -> str:
-    if _on_mac(case):
+    if case.on_mac:
         return "start Docker Desktop or OrbStack as this user"
     return (
         "run `sudo usermod -aG docker $USER` and log in anew: who is in the group docker may do "
@@ -140,7 +132,7 @@ def compose(case: Case) -> Verdict:
     floor, found, alone = ".".join(map(str, COMPOSE_NEEDED)), seen["compose"], seen["compose_alone"]
     update = (
         "update Docker Desktop or OrbStack, which have it"
-        if _on_mac(case)
+        if case.on_mac
         else "install Docker's compose plugin (docker-compose-plugin), on Debian with `make engine`"
     )
     if not found and _version(alone) is not None and (_version(alone) or (0, 0)) < (2, 0):
@@ -196,7 +188,7 @@ def _unusable(case: Case, seen: Mapping[str, Any]) -> Verdict | None:
             f"correct the platform of host {node.host} in the cluster file, or choose another "
             "engine (`docker context use`, DOCKER_HOST)",
         )
-    if node.network == "host" and _on_mac(case):
+    if node.network == "host" and case.on_mac:
         return fail(
             "on a Mac the host's network is that of Docker's own machine",
             f'node {node.name} has network = "host"',

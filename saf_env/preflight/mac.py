@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import shlex
 
-from saf_env.platforms import PLATFORMS
 from saf_env.preflight.base import Case, Check, Verdict, fail, in_container, listed, ok, warn
 
 _FIREWALL = "/usr/libexec/ApplicationFirewall/socketfilterfw"
 _SETTINGS = "System Settings > Network > Firewall"
 
 
-def _on_mac(case: Case) -> bool:
-    """Whether the host is one; a container's own platform says nothing of that."""
-    return PLATFORMS[case.cluster.host_of(case.node).platform].os == "macos"
-
-
 def sleep(case: Case) -> Verdict:
     """A Mac on mains power stays awake."""
-    if not _on_mac(case):
+    if not case.on_mac:
         return ok("not a Mac")
     seen = case.facts["facts"].get("power")
     remedy = "`sudo pmset -c sleep 0` keeps it awake on mains power"
@@ -42,7 +36,7 @@ def sleep(case: Case) -> Verdict:
 
 def firewall(case: Case) -> Verdict:
     """The Mac's firewall lets other nodes in."""
-    if not _on_mac(case):
+    if not case.on_mac:
         return ok("not a Mac")
     seen = case.facts["facts"].get("firewall")
     if not seen:

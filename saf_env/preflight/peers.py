@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from saf_env.platforms import PLATFORMS
 from saf_env.preflight.base import Case, Check, UnknownFactError, Verdict, fail, ok, warn
 
 CLOCK_WARNS, CLOCK_FAILS = 2.0, 30.0
@@ -25,7 +24,7 @@ def clock(case: Case) -> Verdict:
     certain = max(0.0, abs(off) - seen["within"])
     where = "ahead of" if off > 0 else "behind"
     text = f"{abs(off):.1f} s {where} the middle of {len(offsets)} hosts"
-    hint = f"let host {case.node.host} keep its time: {_KEEP_TIME[_os(case)]}"
+    hint = f"let host {case.node.host} keep its time: {_KEEP_TIME[case.os_of(case.node)]}"
     if certain > CLOCK_FAILS:
         return fail("the clock is wrong", text, hint)
     if certain > CLOCK_WARNS:
@@ -37,10 +36,6 @@ _KEEP_TIME = {
     "linux": "`sudo timedatectl set-ntp true`",
     "macos": "`sudo sntp -sS time.apple.com`, and the date set automatically in System Settings",
 }
-
-
-def _os(case: Case) -> str:
-    return PLATFORMS[case.cluster.host_of(case.node).platform].os
 
 
 def hostname(case: Case) -> Verdict:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from saf_env.plan.model import ImagePlan, NodePlan
+from saf_env.plan.model import ClusterPlan, ImagePlan, NodePlan
 from saf_env.preflight.registry import CHECKS, judge
 from tests.unit.preflight.test_checks import changed, make_facts, make_node, make_plan, verdict
 
@@ -57,6 +57,13 @@ def make_container_facts(node: NodePlan) -> dict[str, Any]:
     facts["facts"]["host"] = facts["facts"]["platform"]
     facts["facts"]["names"] = {"addresses": {node.advertise: [node.address]}, "writable": True}
     return facts
+
+
+def on_mac(box: NodePlan) -> ClusterPlan:
+    """A plan where the host of ``box`` is a Mac."""
+    plan = make_plan(make_node("head", 6380), box)
+    mac = dataclasses.replace(plan.hosts["here"], platform="macos-arm64")
+    return dataclasses.replace(plan, hosts={"here": mac})
 
 
 BOX = make_container()
@@ -124,8 +131,7 @@ def test_docker_that_is_not_installed_is_told_for_the_system() -> None:
     nothing = dict.fromkeys(("client", "compose", "buildx", "compose_alone", "engine"), "")
     facts = changed(FACTS, "docker", {**nothing, "error": "there is no docker command"})
     assert "make engine" in verdict("docker-engine", facts, BOX).hint
-    mac = changed(facts, "host.sys_platform", "darwin")
-    assert "Docker Desktop" in verdict("docker-engine", mac, BOX).hint
+    assert "Docker Desktop" in verdict("docker-engine", facts, BOX, plan=on_mac(BOX)).hint
     assert verdict("docker-compose", facts, BOX).level == "skip"
 
 
@@ -162,7 +168,7 @@ def test_containers_of_one_host_share_its_engine() -> None:
 def test_the_hosts_network_is_not_to_be_had_on_a_mac() -> None:
     node = make_container(network="host")
     assert verdict("docker-vm", FACTS, node).level == "ok"
-    found = verdict("docker-vm", changed(FACTS, "host.sys_platform", "darwin"), node)
+    found = verdict("docker-vm", FACTS, node, plan=on_mac(node))
     assert (found.level, "take network" in found.hint) == ("fail", True)
 
 
