@@ -25,6 +25,7 @@ class Platform:
         loopback: an address of the loopback interface that Ray leaves alone. Ray replaces
             ``127.0.0.1`` by the address of the first interface (``resolve_ip_for_localhost``) on
             Linux; any other address of 127/8 is as good there, while macOS configures only the one.
+        oldest: the first macOS, or on Linux the first glibc, that MLX has wheels for.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Platform:
     docker: str
     socket_path_limit: int
     loopback: str
+    oldest: tuple[int, int]
 
     @property
     def marker(self) -> str:
@@ -45,6 +47,12 @@ class Platform:
     def os(self) -> str:
         """``macos`` or ``linux``."""
         return self.name.split("-")[0]
+
+    @property
+    def oldest_system(self) -> str:
+        """``oldest`` for people, as the fact ``platform`` names a system: ``glibc 2.35``."""
+        major, minor = self.oldest
+        return f"macOS {major}" if self.os == "macos" else f"glibc {major}.{minor}"
 
 
 PLATFORMS = {
@@ -59,6 +67,7 @@ PLATFORMS = {
             docker="arm64",
             socket_path_limit=107,
             loopback="127.0.0.2",
+            oldest=(2, 35),
         ),
         Platform(
             name="linux-x86_64",
@@ -69,6 +78,7 @@ PLATFORMS = {
             docker="amd64",
             socket_path_limit=107,
             loopback="127.0.0.2",
+            oldest=(2, 35),
         ),
         Platform(
             name="macos-arm64",
@@ -79,6 +89,7 @@ PLATFORMS = {
             docker="arm64",
             socket_path_limit=103,
             loopback="127.0.0.1",
+            oldest=(14, 0),
         ),
     )
 }

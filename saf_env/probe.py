@@ -882,29 +882,35 @@ def kept_awake_by(text: str) -> list[str]:
 def firewall(_request: dict[str, Any]) -> dict[str, Any]:
     """Of a Mac, whether its firewall is on (``on``); nothing of another host.
 
-    ``block_all``: whether it lets nobody in; ``stealth``: whether it answers no ping;
-    ``programs``: those of a node that others connect to, each with whether they may.
+    ``block_all``: whether it lets nobody in, None where it does not say so plainly; ``stealth``:
+    whether it answers no ping; ``programs``: those of a node that others connect to, each with
+    whether they may.
     """
     if sys.platform != "darwin":
         return {}
     state = _output([_FIREWALL, "--getglobalstate"])
-    found = {"on": says_on(state), "block_all": False, "stealth": False, "programs": []}
-    if not found["on"]:
-        return found
+    # Where it does not say that it is off, it may be on.
+    if says_on(state) is False:
+        return {"on": False, "block_all": False, "stealth": False, "programs": []}
     every = _output([_FIREWALL, "--getblockall"])
     return {
         "on": True,
         "block_all": "State = 2" in state or says_on(every),
-        "stealth": says_on(_output([_FIREWALL, "--getstealthmode"])),
+        "stealth": says_on(_output([_FIREWALL, "--getstealthmode"])) is True,
         "programs": [[path, _let_in(path)] for path in _listening_programs()],
     }
 
 
-def says_on(text: str) -> bool:
-    """Whether what ``socketfilterfw --get…`` printed means yes; its words differ by version."""
+def says_on(text: str) -> bool | None:
+    """Whether what ``socketfilterfw --get…`` printed means yes; None of any other text.
+
+    Its words differ by version of macOS.
+    """
     import re
 
-    return re.search(r"\b(disabled|off)\b", text, re.I) is None
+    if re.search(r"\b(disabled|off)\b", text, re.I):
+        return False
+    return True if re.search(r"\b(enabled|is on)\b", text, re.I) else None
 
 
 def _let_in(path: str) -> bool:

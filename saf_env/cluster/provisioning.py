@@ -11,7 +11,7 @@ from saf_env.cluster.in_use import refuse_in_use
 from saf_env.cluster.project import Project, found_nodes
 from saf_env.errors import PreflightError
 from saf_env.plan.build import token_path
-from saf_env.plan.model import EnvironmentPlan, HostPlan
+from saf_env.plan.model import ClusterPlan, EnvironmentPlan, HostPlan
 from saf_env.provision.folders import Notify
 from saf_env.provision.survey import Survey, refusals, survey
 from saf_env.transports.base import FileTransport
@@ -56,7 +56,7 @@ def provision_hosts(
     refuse_lost(lost)
     todo, lost = hosts.ask(wanted, lambda host: _todo(project, host, rebuild))
     refuse_lost(lost)
-    _refuse_unfit(plan.hosts, seen, todo)
+    _refuse_unfit(plan, seen, todo)
 
     running = found_nodes(project) if any(todo.values()) else []
 
@@ -98,20 +98,27 @@ def _todo(
 
 
 def _refuse_unfit(
-    plans: Mapping[str, HostPlan],
+    plan: ClusterPlan,
     seen: Mapping[str, Survey],
     todo: Mapping[str, Collection[EnvironmentPlan]],
 ) -> None:
     wrong = [
         f"    {name}: {reason}"
         for name, found in seen.items()
-        for reason in refusals(plans[name], found, roomy=bool(todo[name]))
+        for reason in refusals(
+            plan.hosts[name], found, roomy=bool(todo[name]), mlx=_has_mlx(plan, name)
+        )
     ]
     if wrong:
         raise PreflightError(
             "these hosts cannot run their nodes. Nothing was started.\n" + "\n".join(wrong),
             hint="mend what is named above, then run the same command again",
         )
+
+
+def _has_mlx(plan: ClusterPlan, host: str) -> bool:
+    """Whether a native node of ``host`` has MLX; what a container needs, its image has."""
+    return any("mlx" in n.environment.packages for n in plan.on(host) if n.kind == "native")
 
 
 def _hand_token(project: Project, host: HostPlan, way: FileTransport) -> None:

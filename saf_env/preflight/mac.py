@@ -44,12 +44,8 @@ def firewall(case: Case) -> Verdict:
         return warn("whether the firewall lets nodes in is not known", reason, f"see {_SETTINGS}")
     if not seen["on"]:
         return ok("the firewall is off")
-    if seen["block_all"]:
-        return fail(
-            "the firewall blocks all incoming connections",
-            f"{_SETTINGS} > Options",
-            f"`sudo {_FIREWALL} --setblockall off`, or switch it off there",
-        )
+    if seen["block_all"] is not False:
+        return _blocks_all(certain=bool(seen["block_all"]))
     shut = [path for path, let_in in seen["programs"] if not let_in]
     stealth = "; in stealth mode, it does not answer a ping" if seen["stealth"] else ""
     if in_container(case.node) or (seen["programs"] and not shut):
@@ -58,6 +54,20 @@ def firewall(case: Case) -> Verdict:
         "the firewall may keep other nodes out",
         (f"not let in so far: {listed(shut)}" if shut else "it is on") + stealth,
         _let_in(shut) or "once the environment is there, check again: its programs can be let in",
+    )
+
+
+def _blocks_all(*, certain: bool) -> Verdict:
+    if certain:
+        return fail(
+            "the firewall blocks all incoming connections",
+            f"{_SETTINGS} > Options",
+            f"`sudo {_FIREWALL} --setblockall off`, or switch it off there",
+        )
+    return warn(
+        "whether the firewall blocks all incoming connections is not known",
+        "it is on, and does not tell",
+        f"see {_SETTINGS} > Options",
     )
 
 
@@ -87,6 +97,7 @@ CHECKS = (
         firewall,
         "The application firewall of macOS asks on the screen whether a program may be connected "
         "to, and over ssh nobody answers. Blocking all connections is a failure; a firewall that "
-        "is on and does not know the locked Python, Ray's raylet and gcs_server is a warning.",
+        "is on and does not know the locked Python, Ray's raylet and gcs_server, or does not tell "
+        "whether it blocks all, is a warning.",
     ),
 )

@@ -7,7 +7,17 @@ from typing import Any
 
 from saf_env.plan.model import NodePlan
 from saf_env.plan.names import host_names, hosts_command, hosts_lines
-from saf_env.preflight.base import Case, Check, Verdict, fail, in_container, listed, ok, warn
+from saf_env.preflight.base import (
+    Case,
+    Check,
+    UnknownFactError,
+    Verdict,
+    fail,
+    in_container,
+    listed,
+    ok,
+    warn,
+)
 
 REDIS_PORT = 6379
 
@@ -23,13 +33,12 @@ def address(case: Case) -> Verdict:
     if seen["outgoing"]:
         correct += f"; it reaches the others from {listed(seen['outgoing'])}"
     if not found:
-        what = f"{wanted} is not known on the host itself"
-        return fail(what, "the name does not resolve there", correct)
+        return fail(f"{wanted} is not known on the host itself", _not_own(seen), correct)
     if len(case.cluster.hosts) > 1 and (inward := [a for a in found if _is_loopback(a)]):
         return _inward(case, wanted, inward, correct)
     if not own:
         leads = "" if wanted in found else f" is {listed(found)}, which"
-        return fail(f"{wanted}{leads} is not an address of this host", "", correct)
+        return fail(f"{wanted}{leads} is not an address of this host", _not_own(seen), correct)
     for other, there in case.of_hosts("address").items():
         if other != case.node.host and (shared := sorted({*own} & {*there["own"]})):
             return fail(f"host {other} has the same address", listed(shared), correct)
@@ -37,6 +46,13 @@ def address(case: Case) -> Verdict:
         where = f"{listed(foreign)} on {case.node.host}"
         return warn(f"{wanted} also leads elsewhere", where, correct)
     return ok(f"{wanted} is the host's own", "" if wanted in own else listed(own))
+
+
+def _not_own(seen: Mapping[str, Any]) -> str:
+    """Why no port can be opened at the host's address; empty where it is the host's own."""
+    if not seen["resolved"]:
+        return "the name does not resolve there"
+    return "" if seen["own"] else "nothing can listen on it there"
 
 
 def _inward(case: Case, wanted: str, inward: Sequence[str], correct: str) -> Verdict:
@@ -97,6 +113,10 @@ def ports_free(case: Case) -> Verdict:
     """Every port of the node's block can be listened on."""
     seen = case.fact("ports")
     if seen["address_error"]:
+        # Where the check ``address`` fails for that, it says all there is to say.
+        place = case.facts["facts"].get("address")
+        if place and (reason := _not_own(place)):
+            raise UnknownFactError(reason)
         return fail(
             f"{seen['address']} is not an address of this host",
             seen["address_error"],

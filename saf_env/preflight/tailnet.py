@@ -32,18 +32,33 @@ def tailnet(case: Case) -> Verdict:
     if seen["error"]:
         what = "Tailscale does not say how the tailnet is"
         return warn(what, seen["error"], f"see what `{seen['command']} status` says on the host")
-    return _down(seen) or _well(case, seen["expires"])
+    if down := _down(seen):
+        return _fatal_or_not(case, *down)
+    return _well(case, seen["expires"])
 
 
-def _down(seen: Mapping[str, Any]) -> Verdict | None:
-    """Why the host is not in its tailnet; None when it is."""
+def _down(seen: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """What keeps the host out of its tailnet, evidence and remedy; None when nothing does."""
     if seen["state"] != "Running":
         hint = _REMEDIES.get(seen["state"], f"see what `{seen['command']} status` says there")
-        return fail("the tailnet is not up", f"Tailscale says {seen['state']}", hint)
+        return "the tailnet is not up", f"Tailscale says {seen['state']}", hint
     if seen["expires"] is not None and seen["expires"] <= 0:
-        ago = f"{_days(-seen['expires'])} ago"
-        return fail("its key for the tailnet has expired", ago, _RENEW)
+        return "its key for the tailnet has expired", f"{_days(-seen['expires'])} ago", _RENEW
     return None
+
+
+def _fatal_or_not(case: Case, what: str, evidence: str, hint: str) -> Verdict:
+    """A failure only where the host's address went with its tailnet.
+
+    Other networks give addresses of 100.64.0.0/10 too (NetBird, a provider's NAT), and Tailscale
+    may be installed beside them and not in use.
+    """
+    place = case.facts["facts"].get("address")
+    if place and not place["own"]:
+        return fail(what, f"{evidence}, and {place['address']} is not the host's own", hint)
+    if place:
+        evidence += f"; the host has {listed(place['own'])} all the same"
+    return warn(what, evidence, f"unless another network gave it the address: {hint}")
 
 
 def _well(case: Case, left: float | None) -> Verdict:
@@ -91,8 +106,10 @@ CHECKS = (
         "a tailnet that is up",
         tailnet,
         "Of a host whose address is a tailnet's (100.64.0.0/10, fd7a:115c:a1e0::/48), as far as "
-        "Tailscale's command is there to be asked: it must be up and its key valid. A key that "
-        "expires within a week, a host that is offline, and a path through a relay are warnings.",
+        "Tailscale's command is there to be asked: it must be up and its key valid. Where "
+        "it is not and the host has its address all the same, that may be of another network "
+        "(NetBird, a provider's NAT): a warning, as are a key that expires within a week, a host "
+        "that is offline, and a path through a relay.",
         _in_its_host_s_network,
     ),
 )

@@ -5,13 +5,7 @@ from __future__ import annotations
 import re
 
 from saf_env.platforms import PLATFORMS
-from saf_env.preflight.base import Case, Check, UnknownFactError, Verdict, fail, ok
-
-MACOS_NEEDED = (14, 0)
-"""The first that MLX has wheels for."""
-
-GLIBC_NEEDED = (2, 35)
-"""The one that MLX's wheels for Linux are built for: Debian 12, Ubuntu 22.04."""
+from saf_env.preflight.base import Case, Check, UnknownFactError, Verdict, fail, ok, warn
 
 _NATIVE = (
     "make the environment with a Python for Apple's processors (`saf-env lock --python-source "
@@ -21,18 +15,23 @@ _NATIVE = (
 
 def os_version(case: Case) -> Verdict:
     """A macOS, or a Linux with a C library, that the locked packages are built for."""
-    seen = case.fact("platform")
-    mac = PLATFORMS[case.node.platform].os == "macos"
-    name, needed = ("macOS", MACOS_NEEDED) if mac else ("glibc", GLIBC_NEEDED)
-    floor = f"{name} {needed[0] if mac else '.'.join(map(str, needed))}"
-    found = re.search(rf"{name} (\d+)(?:\.(\d+))?", seen["version"])
-    if found is None and (mac or seen["version"]):
-        raise UnknownFactError(f"it says {seen['version'] or 'nothing'}, expected a version")
-    if found is not None and (int(found[1]), int(found[2] or 0)) >= needed:
-        return ok(str(seen["version"]))
-    what = seen["version"] if found else "its C library is not glibc"
+    version, wanted = str(case.fact("platform")["version"]), PLATFORMS[case.node.platform]
+    mac, floor = wanted.os == "macos", wanted.oldest_system
     update = "update macOS" if mac else "update the system, or the base image of a container"
-    return fail(f"the locked packages need {floor} or newer", str(what), update)
+    found = re.search(rf"{floor.split()[0]} (\d+)(?:\.(\d+))?", version)
+    if found is None and (mac or version):
+        raise UnknownFactError(f"it says {version or 'nothing'}, expected a version")
+    if found is None:
+        return fail(f"the locked packages need {floor}", "its C library is not glibc", update)
+    if (int(found[1]), int(found[2] or 0)) >= wanted.oldest:
+        return ok(version)
+    if "mlx" in case.node.environment.packages:
+        return fail(f"MLX needs {floor} or newer", version, update)
+    return warn(
+        f"older than {floor}, for which packages are locked",
+        version,
+        f"packages other than MLX may run there all the same; if they do not: {update}",
+    )
 
 
 def python_arch(case: Case) -> Verdict:
@@ -61,7 +60,8 @@ CHECKS = (
         "macOS 14 or glibc 2.35, or newer",
         os_version,
         "MLX has wheels for macOS 14 and newer, and for Linux with glibc 2.35 and newer (Debian "
-        "12, Ubuntu 22.04). In a container that of its image counts.",
+        "12, Ubuntu 22.04). An older one is a warning where the node's environment has no MLX. In "
+        "a container that of its image counts.",
     ),
     Check(
         "python-arch",

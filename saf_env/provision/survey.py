@@ -78,13 +78,14 @@ def read(said: Mapping[str, str]) -> Survey:
     )
 
 
-def refusals(host: HostPlan, seen: Survey, *, roomy: bool) -> list[str]:
+def refusals(host: HostPlan, seen: Survey, *, roomy: bool, mlx: bool) -> list[str]:
     """Why no node can run on ``host``; empty when one can.
 
     Args:
         host: its plan.
         seen: what it is.
         roomy: whether there has to be room for environments still to be made.
+        mlx: whether an environment of its nodes has MLX, which old systems do not run.
     """
     wanted = PLATFORMS[host.platform]
     own = {"Darwin": "darwin", "Linux": "linux"}.get(seen.system, seen.system)
@@ -94,11 +95,12 @@ def refusals(host: HostPlan, seen: Survey, *, roomy: bool) -> list[str]:
             f"platform of host {host.name} in the cluster file, then run `saf-env lock`"
         ]
     found = []
-    if wanted.os == "linux" and _version(seen.glibc) < (2, 35):
-        has = f"glibc {seen.glibc}" if seen.glibc else "no glibc"
-        found.append(f"it has {has}; the locked packages need 2.35 or newer (Debian 12)")
-    if wanted.os == "macos" and _version(seen.macos) < (14, 0):
-        found.append(f"it has macOS {seen.macos}; the locked packages need 14 or newer")
+    mac = wanted.os == "macos"
+    if not mac and not seen.glibc:
+        found.append(f"it has no glibc; the locked packages need {wanted.oldest_system}")
+    elif mlx and _version(seen.macos if mac else seen.glibc) < wanted.oldest:
+        has = f"macOS {seen.macos}" if mac else f"glibc {seen.glibc}"
+        found.append(f"it has {has}; MLX needs {wanted.oldest_system} or newer: update the system")
     if seen.refused:
         found.append(
             f"{_shown(host)} cannot be made there: {seen.refused}; set path of host {host.name} in "

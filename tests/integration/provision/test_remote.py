@@ -47,7 +47,7 @@ def test_each_environment_is_told_from_the_others(tmp_path: Path) -> None:
 def test_this_machine_is_fit(tmp_path: Path) -> None:
     home = tmp_path / "a b"
     seen = survey(host(home), LocalTransport("beta"))
-    assert refusals(host(home), seen, roomy=False) == []
+    assert refusals(host(home), seen, roomy=False, mlx=False) == []
     assert seen.free
     assert (home / ".saf").is_dir()
 

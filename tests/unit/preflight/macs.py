@@ -127,10 +127,18 @@ def docker(info: dict[str, Any]) -> dict[str, Any]:
     return {**seen, "compose_alone": "", "endpoint": endpoint, "disk": None, "base": None}
 
 
+def with_mlx(node: NodePlan) -> NodePlan:
+    """``node``, its environment planned with MLX."""
+    packages = {"mlx": "0.32.4", **node.environment.packages}
+    environment = dataclasses.replace(node.environment, packages=packages)
+    return dataclasses.replace(node, environment=environment)
+
+
 def mac(**facts: Any) -> tuple[NodePlan, dict[str, Any]]:
-    """A native node on a Mac, and its facts where ``facts`` are other than usual."""
-    node = make_node("head", 6380, "macos-arm64")
+    """A native node with MLX on a Mac, and its facts where ``facts`` are other than usual."""
+    node = with_mlx(make_node("head", 6380, "macos-arm64"))
     seen = make_facts(node)
+    seen["facts"]["packages"] = [*map(list, node.environment.packages.items())]
     seen["facts"]["platform"].update(system="Darwin 24.5.0", hostname="Mac-Studio.local", cpus=28)
     for name, value in facts.items():
         seen["facts"][name] = {**seen["facts"][name], **value}

@@ -66,6 +66,35 @@ def test_a_firewall_that_lets_nobody_in() -> None:
     assert "--setblockall off" in found["firewall"].hint
 
 
+def test_a_firewall_that_does_not_tell_stops_nobody() -> None:
+    known = [[macs.PYTHON, True]]
+    found = of(firewall=macs.firewall(block_all=None, programs=known))
+    assert (found["firewall"].level, set(found)) == ("warn", {"firewall"})
+    assert "blocks all incoming connections is not known" in found["firewall"].summary
+
+
+@pytest.mark.parametrize(
+    ("state", "every", "blocks"),
+    [
+        (macs.FIREWALL_BLOCKS, "", True),
+        (macs.FIREWALL_ON, macs.BLOCK_ALL_ON[0], True),
+        (macs.FIREWALL_ON, macs.BLOCK_ALL_OFF[0], False),
+        (macs.FIREWALL_ON, "", None),
+        (macs.FIREWALL_ON, "socketfilterfw: not permitted\n", None),
+        ("", "", None),
+    ],
+)
+def test_only_plain_words_say_that_all_is_blocked(
+    monkeypatch: pytest.MonkeyPatch, state: str, every: str, blocks: bool | None
+) -> None:
+    said = {"--getglobalstate": state, "--getblockall": every, "--getstealthmode": ""}
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr(probe, "_output", lambda argv: said[argv[1]])
+    monkeypatch.setattr(probe, "_listening_programs", list)
+    found = probe.firewall({})
+    assert (found["on"], found["block_all"], found["stealth"]) == (True, blocks, False)
+
+
 def test_a_mac_whose_programs_do_not_answer_may_join_all_the_same() -> None:
     node, seen = macs.mac()
     for name in ("power", "firewall"):
@@ -121,7 +150,8 @@ def test_what_macs_print() -> None:
     assert probe.mains_sleep("") is None
     assert probe.kept_awake_by(macs.ASSERTIONS) == ["powerd"]
     assert probe.kept_awake_by(macs.ASSERTIONS + macs.CAFFEINATE) == ["caffeinate", "powerd"]
-    yes = (macs.FIREWALL_ON, macs.FIREWALL_BLOCKS, *macs.BLOCK_ALL_ON, *macs.STEALTH_ON)
+    yes = (macs.FIREWALL_ON, *macs.BLOCK_ALL_ON, *macs.STEALTH_ON)
     no = (macs.FIREWALL_OFF, *macs.BLOCK_ALL_OFF, *macs.STEALTH_OFF)
     assert [probe.says_on(text) for text in yes] == [True] * len(yes)
     assert [probe.says_on(text) for text in no] == [False] * len(no)
+    assert [probe.says_on(text) for text in ("", "what?", macs.FIREWALL_BLOCKS)] == [None] * 3

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from saf_env.preflight.base import Finding
+from saf_env.preflight.registry import judge, may_join, stopping
 from tests.unit.preflight.test_checks import make_facts, make_node, make_plan
 from tests.unit.preflight.test_checks import verdict as of_one
 from tests.unit.preflight.test_peers import plan_of, verdict
@@ -66,6 +67,18 @@ def test_a_name_that_also_leads_elsewhere() -> None:
 def test_a_name_that_means_nothing() -> None:
     found = of_beta("beta", [], [])
     assert (found.level, found.summary) == ("fail", "beta is not known on the host itself")
+
+
+def test_a_wrong_address_is_one_failure() -> None:
+    head = make_node("head", 6380)
+    for resolved in (["10.0.0.9"], []):
+        facts = make_facts(head)
+        facts["facts"]["address"].update(resolved=resolved, own=[])
+        facts["facts"]["ports"]["address_error"] = "Cannot assign requested address"
+        found = judge(make_plan(head), head, facts, ())
+        assert [f.id for f in stopping(found)] == ["address"]
+        (alone,) = judge(make_plan(head), head, facts, (), only=["ports-free"])
+        assert (alone.level, may_join([alone])) == ("skip", False)
 
 
 def test_ports_that_overlap() -> None:

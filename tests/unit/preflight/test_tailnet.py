@@ -13,7 +13,7 @@ import pytest
 
 from saf_env import probe
 from saf_env.preflight.base import Finding
-from tests.unit.preflight.test_checks import make_facts, make_node, verdict
+from tests.unit.preflight.test_checks import changed, make_facts, make_node, verdict
 from tests.unit.preflight.test_peers import plan_of
 from tests.unit.preflight.test_peers import verdict as of_several
 
@@ -49,9 +49,21 @@ STATUS: dict[str, Any] = {
     },
 }
 
+STOPPED: dict[str, Any] = {
+    "member": True,
+    "command": "/usr/bin/tailscale",
+    "error": "",
+    "state": "Stopped",
+    "expires": None,
+    "peers": [],
+}
 
-def judged(*changes: tuple[str, object], **seen: Any) -> Finding:
-    """What is said of alpha when values of its status, at dotted paths, are others."""
+
+def judged(*changes: tuple[str, object], gone: bool = False, **seen: Any) -> Finding:
+    """What is said of alpha when values of its status, at dotted paths, are others.
+
+    ``gone``: whether it has its address no more.
+    """
     status = copy.deepcopy(STATUS)
     for path, value in changes:
         *parents, last = path.split(".")
@@ -66,7 +78,9 @@ def judged(*changes: tuple[str, object], **seen: Any) -> Finding:
         name: dataclasses.replace(host, address=places[name]) for name, host in plan.hosts.items()
     }
     plan = dataclasses.replace(plan, hosts=hosts)
-    return of_several("tailnet", plan, {"alpha": {"tailnet": fact}}, "alpha")
+    own = [] if gone else ["100.64.0.1"]
+    address = {"address": "100.64.0.1", "resolved": ["100.64.0.1"], "own": own}
+    return of_several("tailnet", plan, {"alpha": {"tailnet": fact, "address": address}}, "alpha")
 
 
 def test_one_that_is_well() -> None:
@@ -90,9 +104,27 @@ def test_one_that_is_well() -> None:
     ],
 )
 def test_what_is_wrong(path: str, value: object, level: str, words: str) -> None:
-    found = judged((path, value))
+    found = judged((path, value), gone=level == "fail")
     assert found.level == level, found
     assert words in f"{found.summary} {found.evidence} {found.hint}"
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("BackendState", "Stopped"), ("Self.KeyExpiry", "2025-12-30T00:00:00Z")],
+)
+def test_an_address_that_is_there_may_be_of_another_network(path: str, value: str) -> None:
+    found = judged((path, value))
+    assert found.level == "warn", found
+    assert "the host has 100.64.0.1 all the same" in found.evidence
+    assert found.hint.startswith("unless another network gave it the address: ")
+
+
+def test_an_address_that_nobody_looked_at_is_no_failure() -> None:
+    node = make_node("head", 6380)
+    facts = changed(make_facts(node), "tailnet", STOPPED)
+    del facts["facts"]["address"]
+    assert verdict("tailnet", facts, node).level == "warn"
 
 
 def test_a_peer_without_traffic_has_no_path_yet() -> None:
