@@ -90,7 +90,8 @@ def with_ways(
     Args:
         project: the cluster.
         facts: by node name, from :func:`gather`.
-        nodes: those that are to start, which take part beside those that run; empty means all.
+        nodes: those that are to start, which take part beside those that run; who starts them
+            holds the cluster. Empty means all, by one who only looks, and holds it for the moment.
         only: ids of the checks that will be made; empty means all.
         notify: gets a line when something is tried.
 
@@ -100,13 +101,20 @@ def with_ways(
     plan, hosts = project.plan, project.hosts()
     found, lost = hosts.look(states.read(plan.home, plan.name).recorded)
     running = {node.node for node in found if node.whole("worker")}
+    # Somebody starts these, and Ray is about to want their ports; or they have just died.
+    half = {node.node for node in found} - running - {node.name for node in nodes}
     part = [n for n in plan.nodes if not nodes or n in nodes or n.name in running]
-    part = [n for n in part if n.host not in lost and n.host not in hosts.unasked]
+    out = {*lost, *hosts.unasked}
+    part = [n for n in part if n.host not in out and n.name not in half]
     heads = {plan.head.name} if plan.head.host in hosts.unasked else set()
     if heads:  # whoever joins needs it up
         part.append(plan.head)
     reasons = {name: error.message for name, error in lost.items() if name in plan.hosts}
-    add_ways(hosts, facts, part, running | heads, lost=reasons, only=only, notify=notify)
+    alone = None if nodes else states.held(plan.home, plan.name, "saf-env check")
+    up = running | heads
+    add_ways(hosts, facts, part, up, lost=reasons, only=only, alone=alone, notify=notify)
+    for name in half & facts.keys():
+        facts[name]["unknown"]["ways"] = f"{name} is starting, or it has just died"
     return running
 
 

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import secrets
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from saf_env.cluster.hosts import Host, Hosts
-from saf_env.errors import HostUnreachableError, SafEnvError
+from saf_env.cluster.hosts import AT_ONCE, Host, Hosts
+from saf_env.errors import BusyError, HostUnreachableError, SafEnvError, UsageError
 from saf_env.plan.model import NodePlan
 from saf_env.preflight.ways import GCS, IDS
 from saf_env.transports.base import Running
@@ -28,9 +29,6 @@ from saf_env.transports.script import script
 
 PATIENCE = 2.5
 """Seconds that a call gets: a first packet that is lost is sent again after one (RFC 6298)."""
-
-_SECONDS = 60.0
-"""The longest that anything listens: it is stopped long before."""
 
 _STARTING = 15.0
 """Seconds until something listens: a Python starts."""
@@ -68,6 +66,7 @@ def add_ways(
     *,
     lost: Mapping[str, str],
     only: Collection[str] = (),
+    alone: contextlib.AbstractContextManager[None] | None = None,
     notify: Notify,
 ) -> None:
     """Try the ways between the hosts of ``nodes``, and add the fact ``ways`` to ``facts``.
@@ -81,6 +80,8 @@ def add_ways(
         running: names of those that are up.
         lost: hosts that are out of reach, with the reason.
         only: ids of the checks that will be made; empty means all.
+        alone: keeps other commands from the ports while they are tried. Where it cannot be entered
+            nothing is tried, and why is told. None where the caller sees to that.
         notify: gets a line when something is tried.
     """
     if only and not IDS & {*only}:
@@ -88,10 +89,16 @@ def add_ways(
     nodes = [node for node in nodes if node.network != "tailscale"]
     ways: list[dict[str, Any]] = []
     absent = dict(lost)
-    if len({node.host for node in nodes}) > 1:
-        notify("trying the ways between the hosts")
-        ways, without = tried(hosts, nodes, running)
-        absent |= without
+    if len(names := {node.host for node in nodes}) > 1:
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(alone or contextlib.nullcontext())
+            except (BusyError, UsageError) as error:
+                absent |= dict.fromkeys(names, error.message)
+            else:
+                notify("trying the ways between the hosts")
+                ways, without = tried(hosts, nodes, running)
+                absent |= without
     where = {node.name: node.host for node in nodes}
     for name, known in facts.items():
         host = where.get(name)
@@ -129,7 +136,8 @@ def tried(
     }
     names = list(dict.fromkeys(node.host for node in nodes))
     wanted = {name: to_listen(nodes, name, running) for name in names}
-    with _listening(hosts, wanted, words) as (taken, absent):
+    seconds = listening_time(len(names), sum(len(ports_of(node)) for node in nodes))
+    with _listening(hosts, wanted, words, seconds) as (taken, absent):
         there = [node for node in nodes if node.host not in absent]
         callers = [name for name in names if name not in absent]
         bursts = {name: to_burst(there, name, running, taken) for name in callers}
@@ -256,11 +264,29 @@ def ways_from(
             }
 
 
+def listening_time(hosts: int, ports: int) -> float:
+    """The longest that anything listens, in seconds: it is stopped long before.
+
+    Args:
+        hosts: how many; so many at once begin to listen, and then call, see :data:`AT_ONCE`.
+        ports: how many one of them calls at most.
+    """
+    return math.ceil(hosts / AT_ONCE) * (_STARTING + calling_time(ports, _BURSTS))
+
+
+def calling_time(ports: int, bursts: int) -> float:
+    """The longest that one host calls so many ``ports`` and sends ``bursts``, in seconds."""
+    return 20.0 + 2 * PATIENCE * (ports / 64 + bursts + 1)
+
+
 @contextlib.contextmanager
 def _listening(
-    hosts: Hosts, wanted: Mapping[str, list[tuple[str, int]]], words: Mapping[str, Any]
+    hosts: Hosts,
+    wanted: Mapping[str, list[tuple[str, int]]],
+    words: Mapping[str, Any],
+    seconds: float,
 ) -> Iterator[tuple[dict[tuple[str, int], str], dict[str, str]]]:
-    """Listen on the ports ``wanted`` by host, as long as the block lasts.
+    """Listen on the ports ``wanted`` by host, as long as the block lasts, at most ``seconds``.
 
     Yields:
         Ports that could not be had, with the reason; and hosts where nothing listens, with it.
@@ -269,7 +295,7 @@ def _listening(
 
     def one(host: Host) -> list[Any] | str:
         name = host.plan.name
-        request = {"op": "listen", **words, "ports": wanted[name], "seconds": _SECONDS}
+        request = {"op": "listen", **words, "ports": wanted[name], "seconds": seconds}
         try:
             argv, stdin = script(host.python, _LISTENERS, request)
             begun[name] = host.transport.start(argv, env=_PLAIN, stdin=stdin)
@@ -299,18 +325,18 @@ def _taken(running: Running) -> list[Any] | str:
         if time.monotonic() > end:
             return f"nothing listens there after {_STARTING:.0f} s"
         time.sleep(0.005)
-    found: list[Any] = json.loads(line)["taken"]
-    return found
+    try:
+        return [(at, port, why) for at, port, why in json.loads(line)["taken"]]
+    except (KeyError, TypeError, ValueError):
+        return f"nothing listens there, and it says: {line.strip()[:200]}"
 
 
 def _called(host: Host, request: Mapping[str, Any]) -> dict[str, Any] | str:
     """What the callers on ``host`` say, or why they say nothing."""
     argv, stdin = script(host.python, _LISTENERS, request)
-    rounds = len(request["targets"]) / 64 + len(request["bursts"]) + 1
+    longest = calling_time(len(request["targets"]), len(request["bursts"]))
     try:
-        done = host.transport.run(
-            argv, env=_PLAIN, timeout=20.0 + 2 * PATIENCE * rounds, stdin=stdin
-        )
+        done = host.transport.run(argv, env=_PLAIN, timeout=longest, stdin=stdin)
         answer: dict[str, Any] = json.loads(done.stdout) if done.ok else {}
     except HostUnreachableError:
         raise

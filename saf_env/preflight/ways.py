@@ -55,11 +55,12 @@ def head_reachable(case: Case) -> Verdict:
     if not why:
         text = "the head's GCS answers" if way["running"] else "the head's GCS port can be reached"
         return ok(text, f"{way['ms']:.1f} ms")
-    return fail(
-        f"host {host} does not reach the head's GCS at {way['address']}, port {number}",
-        _word(why),
-        _remedy(case, [{**way, "ports": {GCS: (number, why)}}], f"{number}"),
-    )
+    closed = {**way, "ports": {GCS: (number, why)}}
+    doubt, remedy = _doubt(case, closed), _remedy(case, [closed], f"{number}")
+    where = f"the head's GCS at {way['address']}, port {number}"
+    if doubt:
+        return warn(f"host {host} may not reach {where}", _word(why), _unsure([doubt], remedy))
+    return fail(f"host {host} does not reach {where}", _word(why), remedy)
 
 
 def peer_matrix(case: Case) -> Verdict:
@@ -70,19 +71,59 @@ def peer_matrix(case: Case) -> Verdict:
     ways: Sequence[Way] = seen["ways"]
     without = [f"without {host}: {why}" for host, why in seen["absent"].items()]
     if not ways:
-        if without:
-            raise UnknownFactError(listed(without))
-        return ok("no other host takes part")
-    blocked = [way for way in ways if _closed(way)]
+        return ok("no other host takes part", listed(without))
+    blocked = [{**way, "ports": _closed(way)} for way in ways if _closed(way)]
     if not blocked:
-        return ok(f"{len(ways)} ways between hosts are open", listed(without))
-    what = "1 way" if len(blocked) == 1 else f"{len(blocked)} ways"
-    evidence = [f"{way['host']} to {way['node']}: {_ports(way)}" for way in blocked]
-    return fail(
-        f"{what} between hosts {'is' if len(blocked) == 1 else 'are'} closed",
-        "; ".join(evidence[:5]) + (f" and {len(evidence) - 5} more" if evidence[5:] else ""),
-        _remedies(case, blocked),
+        text = f"{_between(ways)} {_are(ways)} open"
+        return ok(text, listed(without) or _one_way(case, ways))
+    told = [_ports(way) for way in ways if _closed(way)]
+    evidence = "; ".join(told[:5]) + (f" and {len(told) - 5} more" if told[5:] else "")
+    doubts, remedy = [_doubt(case, way) for way in blocked], _remedies(case, blocked)
+    if all(doubts):
+        return warn(f"{_between(blocked)} may be closed", evidence, _unsure(doubts, remedy))
+    return fail(f"{_between(blocked)} {_are(blocked)} closed", evidence, remedy)
+
+
+def _between(ways: Sequence[Way]) -> str:
+    return f"{len(ways)} way{'' if len(ways) == 1 else 's'} between hosts"
+
+
+def _are(ways: Sequence[Way]) -> str:
+    return "is" if len(ways) == 1 else "are"
+
+
+def _one_way(case: Case, ways: Sequence[Way]) -> str:
+    """That nobody was asked to call the node's host, where that is so: it joins by itself."""
+    if any(case.cluster.node(way["node"]).host == case.node.host for way in ways):
+        return ""
+    return (
+        "ways to this host are not tried from here; `saf-env check` where the cluster is run from "
+        "tries them"
     )
+
+
+def _doubt(case: Case, way: Way) -> str:
+    """Why a way that is closed now may be open to the node itself; empty where it is closed."""
+    node = case.cluster.node(way["node"])
+    if way["running"] or {why for _, why in way["ports"].values()} - {"refused", "silent"}:
+        return ""
+    if _os(case, node) == "macos":
+        return (
+            f"the firewall of a Mac decides by program, and what listened on {node.host} was "
+            f"another one than {node.name} will be"
+        )
+    if node.network == "bridge":
+        return (
+            f"the ports of a container go by other rules of the firewall of {node.host} than what "
+            f"listened in place of {node.name} (Docker opens them, and ufw does not see them)"
+        )
+    return ""
+
+
+def _unsure(doubts: Sequence[str], remedy: str) -> str:
+    """What to do about ways that may be open all the same."""
+    why = "; ".join(dict.fromkeys(doubts))
+    return f"{why}. Where they stay closed once the nodes run: {remedy}"
 
 
 def _single(case: Case) -> bool:
@@ -96,7 +137,7 @@ def _closed(way: Way) -> dict[str, tuple[int, str]]:
 
 
 def _ports(way: Way) -> str:
-    """The closed ports of a way, by what was seen of them."""
+    """A way and its closed ports, by what was seen of them."""
     closed, total = _closed(way), sum(kind != GCS for kind in way["ports"])
     reasons = dict.fromkeys(why for _, why in closed.values())
     texts = []
@@ -104,7 +145,7 @@ def _ports(way: Way) -> str:
         names = [f"{number} ({kind})" for kind, (number, why) in closed.items() if why == reason]
         which = f"all {total} ports tried" if len(names) == total else listed(names, 9)
         texts.append(f"{_word(reason)} on {which}")
-    return ", ".join(texts)
+    return f"{way['host']} to {way['node']}: {', '.join(texts)}"
 
 
 def _word(why: str) -> str:
@@ -112,17 +153,16 @@ def _word(why: str) -> str:
 
 
 def _remedies(case: Case, blocked: Sequence[Way]) -> str:
-    """What is to be done about closed ways, node by node that they lead to."""
+    """What is to be done about closed ways, node by node that they lead to.
+
+    Args:
+        case: as ever.
+        blocked: the ways, with their closed ports only.
+    """
     by_node: dict[str, list[Way]] = {}
     for way in blocked:
-        by_node.setdefault(way["node"], []).append({**way, "ports": _closed(way)})
+        by_node.setdefault(way["node"], []).append(way)
     hints = [_remedy(case, ways, _block(case.cluster.node(name))) for name, ways in by_node.items()]
-    nodes = [case.cluster.node(name) for name in by_node]
-    if any(node.kind == "container" and _os(case, node) == "linux" for node in nodes):
-        hints.append(
-            "Docker lets the ports of containers through before ufw sees them: where ufw alone is "
-            "in the way of a container, --ignore peer-matrix does without"
-        )
     return "; ".join(dict.fromkeys(hints))
 
 
@@ -144,10 +184,18 @@ def _remedy(case: Case, ways: Sequence[Way], ports: str) -> str:
             f"see that {_callers(case, ways)} has a way to {node.address}, and that this is the "
             f"address of host {node.host}"
         )
+    if ways[0]["running"] and reasons == {"refused"}:
+        return (
+            f"nothing listens there: `saf-env up {node.name}`, where the cluster is run from, "
+            "brings it up; where it is up, a firewall sends others away"
+        )
     sources = [case.cluster.hosts[way["host"]].address for way in ways]
     text = f"open TCP ports {ports} of host {node.host} to {listed(sources)}"
     if _os(case, node) == "macos":
-        return f"{text}: in System Settings, Network, Firewall, allow Python to be connected to"
+        return (
+            f"{text}: in System Settings > Network > Firewall > Options, let in "
+            f"{_programs(case, node)}"
+        )
     colon = ports.replace("-", ":")
     return (
         f"{text}: `sudo ufw allow proto tcp from {sources[0]} to any port {colon}`, or `sudo "
@@ -155,6 +203,15 @@ def _remedy(case: Case, ways: Sequence[Way], ports: str) -> str:
         f'address="{sources[0]}" port port="{ports}" protocol="tcp" accept\'`, and what firewalls '
         "are between them"
     )
+
+
+def _programs(case: Case, node: NodePlan) -> str:
+    """What listens for a node on a Mac, as its firewall knows programs: by their paths."""
+    if node.kind == "container":
+        return "what publishes the ports of containers (Docker Desktop, OrbStack, Colima)"
+    known = case.peers.get(node.name, {"facts": {}})["facts"]
+    paths = [path for path, _ in known.get("firewall", {}).get("programs", ())]
+    return listed(paths) or f"python, raylet and gcs_server of {node.environment.path}"
 
 
 def _callers(case: Case, ways: Sequence[Way]) -> str:
@@ -239,7 +296,9 @@ CHECKS = (
         "a way to the head's GCS",
         head_reachable,
         "Every node registers at the head's GCS and asks it for all others. Before the head runs, "
-        "something listens on that port for the moment; a head that runs is called itself.",
+        "something listens on that port for the moment; a head that runs is called itself. Of a "
+        "head on a Mac that does not run yet, a closed way is a warning: its firewall decides by "
+        "program, and another one listened.",
         _placed,
     ),
     Check(
@@ -252,10 +311,11 @@ CHECKS = (
         "something listens on their ports for a moment (node manager, object manager, agents, "
         "metrics, the first and the last of the workers'), and every host calls all others. What "
         "was refused is told from silence, as of a firewall, and from the answer of another "
-        "service. Nodes that run are called on the ports that they have open. It tries the way to "
-        "a host: where ufw closes the ports of a container there, Docker opens them all the same, "
-        "and `--ignore peer-matrix` does without. Nodes in a network of the tailnet have no "
-        "address before they run, and are left out.",
+        "service. Nodes that run are called on the ports that they have open. Before they run, a "
+        "closed way to a Mac, whose firewall decides by program, or to a container, whose ports "
+        "Docker opens past ufw, is a warning only: another program listened there. Hosts that "
+        "cannot be tried are named. A host that joins from its own side tries the way to the head. "
+        "Nodes in a network of the tailnet have no address before they run, and are left out.",
         _placed,
     ),
     Check(

@@ -11,16 +11,18 @@ from typing import Any, cast
 import pytest
 
 from saf_env.cluster import gate
-from saf_env.cluster.gate import gather, refuse_failed
+from saf_env.cluster import state as states
+from saf_env.cluster.gate import gather, refuse_failed, with_ways
 from saf_env.cluster.hosts import Host, Hosts
 from saf_env.cluster.project import Project
 from saf_env.cluster.runtimes import Runtimes
 from saf_env.engine import Engine
-from saf_env.errors import HostKeyError, HostUnreachableError, PreflightError
+from saf_env.errors import BusyError, HostKeyError, HostUnreachableError, PreflightError
 from saf_env.plan.model import ClusterPlan, NodePlan
 from saf_env.preflight.base import Finding
 from saf_env.preflight.registry import judge, stopping
 from saf_env.provision.facts import gather_facts
+from saf_env.runtimes.base import Found
 from saf_env.transports.base import Transport
 from saf_env.uv import Uv
 
@@ -196,3 +198,78 @@ def test_up_refuses_a_host_key_and_check_what_is_out_of_reach_for_another_reason
     with pytest.raises(HostUnreachableError, match="does not answer"):
         gather(project, nodes, keys=True)
     assert gather(project, nodes, tolerant=True)["box"]["facts"] == {}
+
+
+class Tried:
+    """What the ways are tried with, on two hosts; ``roles`` are linux's processes that run."""
+
+    def __init__(self, plan: ClusterPlan, home: Path, *roles: str) -> None:
+        linux = dataclasses.replace(plan.node("linux"), host="beta")
+        beta = dataclasses.replace(plan.hosts["here"], name="beta", ssh="beta")
+        hosts = {**plan.hosts, "beta": beta}
+        nodes = (plan.head, linux)
+        self.plan = dataclasses.replace(plan, home=home, hosts=hosts, nodes=nodes)
+        self.found = [Found("linux", "run", dict.fromkeys(roles, 1), None, "beta")] if roles else []
+        self.calls: list[tuple[list[str], set[str]]] = []
+        self.alone: Any = None
+        self.facts: dict[str, dict[str, Any]] = {
+            node.name: {"facts": {}, "unknown": {}} for node in nodes
+        }
+
+    def hosts(self) -> Any:
+        return SimpleNamespace(look=lambda _: (self.found, {}), unasked=set())
+
+    def add(self, *args: Any, alone: Any, **_: object) -> None:
+        _, facts, nodes, running = args
+        self.calls.append(([node.name for node in nodes], set(running)))
+        facts["linux"]["unknown"]["ways"] = "its host took no part"
+        self.alone = alone
+
+
+@pytest.mark.parametrize(
+    ("roles", "part", "running"),
+    [
+        ((), ["head", "linux"], set()),
+        (("leader", "raylet"), ["head", "linux"], {"linux"}),
+        (("leader",), ["head"], set()),
+        (("other",), ["head"], set()),
+    ],
+)
+def test_a_node_that_is_starting_keeps_its_ports_to_itself(
+    plan: ClusterPlan,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    roles: tuple[str, ...],
+    part: list[str],
+    running: set[str],
+) -> None:
+    trial = Tried(plan, tmp_path, *roles)
+    monkeypatch.setattr(gate, "add_ways", trial.add)
+
+    assert with_ways(cast(Project, trial), trial.facts) == running
+
+    assert trial.calls == [(part, running)]
+    starting = trial.facts["linux"]["unknown"]["ways"].startswith("linux is starting")
+    assert starting is ("linux" not in part)
+    # Who is to start it has stopped what was left of it.
+    with_ways(cast(Project, trial), trial.facts, trial.plan.nodes)
+    assert trial.calls[1][0] == ["head", "linux"]
+
+
+def test_only_who_does_not_start_nodes_holds_the_cluster_for_the_trial(
+    plan: ClusterPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = Tried(plan, tmp_path)
+    monkeypatch.setattr(gate, "add_ways", trial.add)
+
+    with_ways(cast(Project, trial), trial.facts, trial.plan.nodes)
+    assert trial.alone is None
+    trial = Tried(plan, tmp_path)
+    monkeypatch.setattr(gate, "add_ways", trial.add)
+    with_ways(cast(Project, trial), trial.facts)
+    with (
+        states.held(tmp_path, plan.name, "saf-env up"),
+        pytest.raises(BusyError, match="another saf-env command is at work"),
+        trial.alone,
+    ):
+        pass

@@ -12,9 +12,18 @@ import pytest
 
 from saf_env.cluster.hosts import Host, Hosts
 from saf_env.cluster.runtimes import Runtimes
-from saf_env.cluster.ways import add_ways, ports_of, to_burst, to_call, to_listen, ways_from
+from saf_env.cluster.ways import (
+    add_ways,
+    calling_time,
+    listening_time,
+    ports_of,
+    to_burst,
+    to_call,
+    to_listen,
+    ways_from,
+)
 from saf_env.engine import Engine
-from saf_env.errors import HostUnreachableError, NoProgramError
+from saf_env.errors import BusyError, HostUnreachableError, NoProgramError, UsageError
 from saf_env.plan.model import HostPlan, NodePlan
 from saf_env.transports.base import CommandResult, Transport
 from tests.unit.preflight.test_checks import make_node
@@ -168,6 +177,69 @@ def test_a_host_that_cannot_is_passed_over(error: Exception) -> None:
     assert facts["head"]["facts"]["ways"]["absent"] == {"gamma-": "no route"}
     assert {w["node"] for w in facts["head"]["facts"]["ways"]["ways"]} == {"head", "beta"}
     assert log.count("stop") == 2
+
+
+@pytest.mark.parametrize("line", ["welcome", "5", "{}", '{"taken": [1]}', '{"taken": null}'])
+def test_a_host_that_says_something_else_is_passed_over(
+    line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log: list[str] = []
+    odd = Wire(log)
+    monkeypatch.setattr(odd, "printed", lambda: f"{line}\n")
+    facts = tried([HEAD, BETA], {"alpha": Wire(log), "beta": odd})
+    assert facts["beta"]["unknown"]["ways"] == f"nothing listens there, and it says: {line}"
+    assert log.count("stop") == 2
+
+
+class Lock:
+    """Another command holds the cluster, or nobody does."""
+
+    def __init__(self, log: list[str], error: Exception | None = None) -> None:
+        self.log, self.error = log, error
+
+    def __enter__(self) -> None:
+        if self.error:
+            raise self.error
+        self.log.append("hold")
+
+    def __exit__(self, *_: object) -> None:
+        self.log.append("free")
+
+
+def test_the_cluster_is_held_while_its_ports_are() -> None:
+    log: list[str] = []
+    wires = {"alpha": Wire(log), "beta": Wire(log)}
+    tried([HEAD, BETA], wires, alone=Lock(log))
+    assert (log[0], log[-1]) == ("hold", "free")
+    assert log.count("stop") == 2
+    log.clear()
+    tried([HEAD, TWIN], wires, alone=Lock(log))
+    tried([HEAD, BETA], wires, alone=Lock(log), only=["disk"])
+    assert log == [], "there is nothing to try"
+
+
+@pytest.mark.parametrize("error", [BusyError("another is at work"), UsageError("read-only")])
+def test_where_the_cluster_cannot_be_held_nothing_is_tried(error: Exception) -> None:
+    log: list[str] = []
+    wires = {"alpha": Wire(log), "beta": Wire(log)}
+    facts = tried([HEAD, BETA], wires, alone=Lock(log, error))
+    assert log == []
+    assert [known["unknown"]["ways"] for known in facts.values()] == [str(error)] * 2
+
+
+def test_who_listens_does_so_until_the_last_batch_of_hosts_has_called() -> None:
+    assert listening_time(16, 160) >= calling_time(160, 2) + 15
+    assert listening_time(17, 160) == 2 * listening_time(16, 160)
+    assert listening_time(16, 1600) > listening_time(16, 160)
+    seen: list[float] = []
+
+    class Noting(Wire):
+        def start(self, argv: Sequence[str], *, env: Mapping[str, str], stdin: str) -> Wire:
+            seen.append(json.loads(stdin.splitlines()[1])["seconds"])
+            return super().start(argv, env=env, stdin=stdin)
+
+    tried([HEAD, BETA], {"alpha": Noting([]), "beta": Noting([])})
+    assert seen == [listening_time(2, 17)] * 2
 
 
 def test_a_host_that_was_lost_before_is_told_of() -> None:

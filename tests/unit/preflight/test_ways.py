@@ -45,9 +45,12 @@ def verdict(
     check: str, plan: ClusterPlan, of: str, *ways: dict[str, Any], **absent: str
 ) -> Finding:
     node = plan.node(of)
-    facts = make_facts(node)
-    facts["facts"]["ways"] = {"ways": list(ways), "absent": absent}
-    (found,) = judge(plan, node, facts, (), only=[check])
+    facts = {each.name: make_facts(each) for each in plan.nodes}
+    facts[of]["facts"]["ways"] = {"ways": list(ways), "absent": absent}
+    seen = facts["beta"]["facts"]
+    if plan.host_of(plan.node("beta")).platform == "macos-arm64":
+        seen["firewall"] = {"on": True, "programs": [["/p/python3", False], ["/p/raylet", True]]}
+    (found,) = judge(plan, node, facts[of], (), only=[check], together=facts)
     return found
 
 
@@ -102,7 +105,39 @@ def test_every_closed_way_is_told_with_what_was_seen_on_which_ports() -> None:
     )
     assert "open TCP ports 6384-6399 of host alpha to 10.0.0.2" in found.hint
     assert "open TCP ports 6484-6499 of host beta to 10.0.0.1" in found.hint
-    assert "--ignore" not in found.hint
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_one_way_is_no_ways(running: bool) -> None:
+    plan = plan_of()
+    ways = way(plan, "beta", "head", running=running), way(plan, "alpha", "beta", why="silent")
+    assert verdict("peer-matrix", plan, "beta", *ways).summary == "1 way between hosts is closed"
+    found = verdict("peer-matrix", plan, "beta", ways[0])
+    assert found.summary == "1 way between hosts is open"
+
+
+def test_who_joins_is_told_that_nobody_calls_it() -> None:
+    plan = plan_of()
+    to_head, to_beta = way(plan, "beta", "head", running=True), way(plan, "alpha", "beta")
+    found = verdict("peer-matrix", plan, "beta", to_head)
+    assert (found.level, found.evidence) == (
+        "ok",
+        "ways to this host are not tried from here; `saf-env check` where the cluster is run from "
+        "tries them",
+    )
+    assert verdict("peer-matrix", plan, "beta", to_head, to_beta).evidence == ""
+
+
+@pytest.mark.parametrize("check", ["head-reachable", "peer-matrix"])
+def test_where_a_node_should_run_and_nothing_listens_it_is_to_be_brought_up(check: str) -> None:
+    plan = plan_of()
+    up = way(plan, "beta", "head", running=True, why="refused")
+    found = verdict(check, plan, "beta", up)
+    assert found.level == "fail"
+    assert found.hint.startswith("nothing listens there: `saf-env up head`")
+    assert "ufw" not in found.hint
+    silent = verdict(check, plan, "beta", {**up, **way(plan, "beta", "head", why="silent")})
+    assert "ufw" in silent.hint
 
 
 @pytest.mark.parametrize(
@@ -126,13 +161,63 @@ def test_remedies_are_those_of_the_host() -> None:
     assert 'family="ipv6" source address="fd00::3" port port="6484-6499"' in found.hint
     mac = plan_of(platform="macos-arm64")
     found = verdict("peer-matrix", mac, "beta", way(mac, "alpha", "beta", why="silent"))
-    assert found.hint.endswith("Network, Firewall, allow Python to be connected to")
+    assert found.hint.endswith("Network > Firewall > Options, let in /p/python3, /p/raylet")
+    found = verdict("peer-matrix", mac, "beta", way(mac, "beta", "gamma", why="silent"))
+    assert found.hint.endswith("let in python, raylet and gcs_server of /p/.saf/envs/base-k")
+    mac = plan_of(platform="macos-arm64", kind="container", network="bridge")
+    found = verdict("peer-matrix", mac, "beta", way(mac, "alpha", "beta", why="silent"))
+    assert "let in what publishes the ports of containers" in found.hint
 
 
-def test_ufw_does_not_see_the_ports_of_containers() -> None:
-    plan = plan_of(kind="container", network="bridge")
-    closed = way(plan, "alpha", "beta", why="silent")
-    assert "--ignore peer-matrix" in verdict("peer-matrix", plan, "head", closed).hint
+MAC = {"platform": "macos-arm64"}
+BRIDGE = {"kind": "container", "network": "bridge"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "why", "running", "level"),
+    [
+        (MAC, "refused", False, "warn"),
+        (MAC, "silent", False, "warn"),
+        (MAC, "silent", True, "fail"),  # this is the node itself
+        (MAC, "other", False, "fail"),
+        (MAC, "No route to host", False, "fail"),
+        (BRIDGE, "refused", False, "warn"),
+        (BRIDGE, "silent", False, "warn"),
+        (BRIDGE, "silent", True, "fail"),
+        (BRIDGE, "other", False, "fail"),
+        ({"kind": "container", "network": "host"}, "silent", False, "fail"),
+        ({}, "refused", False, "fail"),
+        ({}, "silent", False, "fail"),
+    ],
+)
+def test_what_another_program_was_refused_is_no_proof_against_a_node(
+    changes: dict[str, Any], why: str, running: bool, level: str
+) -> None:
+    plan = plan_of(**changes)
+    closed = way(plan, "alpha", "beta", why=why, running=running)
+    found = verdict("peer-matrix", plan, "head", closed)
+    assert found.level == level
+    if level == "warn":
+        assert found.summary == "1 way between hosts may be closed"
+        assert "what listened" in found.hint
+        assert "Where they stay closed once the nodes run: open TCP ports 6484" in found.hint
+
+
+def test_a_way_that_is_closed_for_sure_is_a_failure_beside_one_that_is_not() -> None:
+    plan = plan_of(**BRIDGE)
+    ways = way(plan, "alpha", "beta", why="silent"), way(plan, "alpha", "gamma", why="silent")
+    found = verdict("peer-matrix", plan, "head", *ways)
+    assert (found.level, found.summary) == ("fail", "2 ways between hosts are closed")
+
+
+def test_a_mac_that_may_let_others_to_its_head() -> None:
+    plan = plan_of(**MAC)
+    closed = way(plan, "beta", "head", closed={"GCS": "silent"})
+    found = verdict("head-reachable", plan, "beta", closed)
+    assert found.level == "warn"
+    assert found.summary == "host beta may not reach the head's GCS at 10.0.0.1, port 6380"
+    assert found.hint.startswith("the firewall of a Mac decides by program")
+    assert verdict("head-reachable", plan, "beta", {**closed, "running": True}).level == "fail"
 
 
 def test_hosts_that_took_no_part() -> None:
@@ -140,8 +225,17 @@ def test_hosts_that_took_no_part() -> None:
     found = verdict("peer-matrix", plan, "beta", way(plan, "beta", "head"), gamma="it sleeps")
     assert (found.level, found.evidence) == ("ok", "without gamma: it sleeps")
     found = verdict("peer-matrix", plan, "beta", gamma="it sleeps")
-    assert (found.level, found.evidence) == ("skip", "without gamma: it sleeps")
+    assert (found.level, found.summary) == ("ok", "no other host takes part")
+    assert found.evidence == "without gamma: it sleeps"
     assert verdict("peer-matrix", plan, "beta").summary == "no other host takes part"
+
+
+def test_a_host_that_took_no_part_itself() -> None:
+    plan = plan_of()
+    facts = make_facts(plan.node("beta"))
+    facts["unknown"]["ways"] = "it sleeps"
+    (found,) = judge(plan, plan.node("beta"), facts, (), only=["peer-matrix"])
+    assert (found.level, found.evidence) == ("skip", "it sleeps")
 
 
 def test_far_and_slow_hosts() -> None:
