@@ -15,6 +15,7 @@ from saf_env.plan.model import ClusterPlan, EnvironmentPlan, HostPlan
 from saf_env.provision.folders import Notify
 from saf_env.provision.survey import Survey, refusals, survey
 from saf_env.transports.base import FileTransport
+from saf_env.uv import uv_binary
 
 _PATH = {"PATH": "/usr/bin:/bin"}
 
@@ -62,7 +63,7 @@ def provision_hosts(
 
     def make(host: Host) -> None:
         name, way = host.plan.name, cast(FileTransport, host.transport)
-        if todo[name] or not _has_python(host):
+        if todo[name] or not _has_tools(host):
             from saf_env.provision.remote import Provisioner
 
             for environment in todo[name]:
@@ -78,10 +79,11 @@ def provision_hosts(
     return {(name, environment.key) for name, made in todo.items() for environment in made}
 
 
-def _has_python(host: Host) -> bool:
-    """Whether it has the Python by which it is looked at."""
-    seen = host.transport.run(["test", "-x", str(host.python)], env=_PATH, timeout=30.0)
-    return seen.ok
+def _has_tools(host: Host) -> bool:
+    """Whether it has the Python by which it is looked at, and uv: who joined made only the rest."""
+    tools = [str(host.python), str(uv_binary(host.plan.home))]
+    there = ["sh", "-c", '[ -x "$1" ] && [ -x "$2" ]', "sh", *tools]
+    return host.transport.run(there, env=_PATH, timeout=30.0).ok
 
 
 def _todo(
