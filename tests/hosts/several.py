@@ -4,16 +4,61 @@ from __future__ import annotations
 
 import os
 import pwd
+import signal
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from saf_env.plan.build import folder_of
 from tests.hosts import clusters
+from tests.hosts.machines.machine import Machine
 from tests.projects import Process, Project
 
 ROOTS = pwd.getpwnam("root").pw_dir
 HEAD = clusters.HEAD.replace("[hosts.here]\n", "")
+
+READY = dict.fromkeys(("alpha-head", "alpha-linux", "beta-mlx", "gamma"), "ready")
+THREE_HOSTS = """
+[hosts.alpha]
+address = "{alpha}"
+platform = "linux-x86_64"
+[hosts.beta]
+address = "{beta}"
+platform = "linux-x86_64"
+ssh = "beta"
+[hosts.gamma]
+address = "{gamma}"
+platform = "linux-x86_64"
+ssh = "anna@gamma"
+port = 2222
+path = "~/ray node"
+
+[[nodes]]
+name = "alpha-head"
+host = "alpha"
+kind = "native"
+role = "head"
+cpus = 1
+[[nodes]]
+name = "alpha-linux"
+host = "alpha"
+kind = "container"
+cpus = 1
+[[nodes]]
+name = "beta-mlx"
+host = "beta"
+kind = "native"
+groups = ["mlx"]
+cpus = 1
+object_store_memory = "200MiB"
+[[nodes]]
+name = "gamma"
+host = "gamma"
+kind = "native"
+cpus = 1
+object_store_memory = "200MiB"
+"""
+HOME = {"beta": f"{ROOTS}/.saf-env/several", "gamma": "/home/anna b/ray node"}
 
 
 @dataclass(frozen=True)
@@ -71,6 +116,14 @@ found = [where.options(resources={"saf_node_" + n: 0.01}).remote() for n in name
 print(json.dumps(dict(zip(names, ray.get(found, timeout=60)))))
 """
 
+WORK = """
+square = ray.remote(max_retries=5)(lambda n: (time.sleep(1), n * n)[1])
+names = ["beta-mlx", "gamma"]
+told = {name: [square.options(resources={"saf_node_" + name: 0.01}).remote(n) for n in range(14)]
+        for name in names}
+print(json.dumps({name: ray.get(given, timeout=120) for name, given in told.items()}))
+"""
+
 
 def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> None:
     """A refusal has its exit code, says what is wrong and where, and what to do."""
@@ -79,3 +132,35 @@ def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> N
     assert "Traceback" not in done.stderr
     for word in words:
         assert word in done.stderr, done.stderr
+
+
+def wiped(machine: Machine) -> None:
+    """As a host that saf-env never was on."""
+    machine.run(["rm", "-rf", HOME[machine.name]])
+
+
+def installing(machine: Machine) -> bool:
+    """Whether an environment is being made there."""
+    there = f"{HOME[machine.name]}/.saf/envs"
+    return ".making-" in machine.run(["ls", "-a", there], check=False).stdout
+
+
+def starting(machine: Machine) -> bool:
+    """Whether a node has been started there."""
+    return any("ray.scripts.scripts" in p.argv for p in machine.processes())
+
+
+def cut(machine: Machine) -> None:
+    """End all connections to its sshd."""
+    for process in machine.processes():
+        if process.argv[0].startswith("sshd: ") and "[listener]" not in process.argv[0]:
+            os.kill(process.pid, signal.SIGKILL)
+
+
+def elsewhere(project: Several, folder: Path, port: int) -> Several:
+    """The same project in another folder, or, on another port, one whose cluster has its name."""
+    other = replace(project, home=folder, port=port)
+    text = project.file.read_text(encoding="utf-8")
+    other.file.write_text(text.replace(f"port = {project.port}", f"port = {port}"), "utf-8")
+    other.ok("lock")
+    return other

@@ -160,8 +160,16 @@ def test_both_sides_tell_the_same(project: Several, beta: Machine) -> None:
     assert json.loads(ok(on(beta, "check", "--json")))["ok"]
 
 
-def test_another_lock_does_not_join(project: Several, beta: Machine) -> None:
+def test_another_python_in_the_same_place_does_not_join(project: Several, beta: Machine) -> None:
     ok(on(beta, "down"))
+    python = f"{PLACE}/.saf/envs/$(ls {PLACE}/.saf/envs)/bin/python"
+    before = beta.run(["sh", "-c", f'readlink "{python}"']).stdout.strip()
+    beta.run(["sh", "-c", f'ln -sfn /usr/bin/python3 "{python}"'])
+    refused(on(beta, "join", "beta-worker"), 4, "beta-worker", "python-build")
+    beta.run(["sh", "-c", f'ln -sfn {before} "{python}"'])
+
+
+def test_another_lock_does_not_join(project: Several, beta: Machine) -> None:
     text = project.file.read_text(encoding="utf-8")
     other = text.replace("200MiB", "201MiB", 1)  # of the head: its start would be another
     beta.put(f"{CLONE}/joined.toml", other)

@@ -6,8 +6,9 @@ import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -19,51 +20,23 @@ from tests.hosts.machines.accounts import Account
 from tests.hosts.machines.machine import Machine
 from tests.hosts.machines.ssh import Entry, installed
 from tests.hosts.machines.yard import Yard
-from tests.hosts.several import ALIVE, HEAD, PLACES, ROOTS, Several, refused
+from tests.hosts.several import (
+    ALIVE,
+    HEAD,
+    HOME,
+    PLACES,
+    READY,
+    THREE_HOSTS,
+    WORK,
+    Several,
+    cut,
+    elsewhere,
+    installing,
+    refused,
+    starting,
+    wiped,
+)
 from tests.projects import eventually
-
-READY = dict.fromkeys(("alpha-head", "alpha-linux", "beta-mlx", "gamma"), "ready")
-FILE = """
-[hosts.alpha]
-address = "{alpha}"
-platform = "linux-x86_64"
-[hosts.beta]
-address = "{beta}"
-platform = "linux-x86_64"
-ssh = "beta"
-[hosts.gamma]
-address = "{gamma}"
-platform = "linux-x86_64"
-ssh = "anna@gamma"
-port = 2222
-path = "~/ray node"
-
-[[nodes]]
-name = "alpha-head"
-host = "alpha"
-kind = "native"
-role = "head"
-cpus = 1
-[[nodes]]
-name = "alpha-linux"
-host = "alpha"
-kind = "container"
-cpus = 1
-[[nodes]]
-name = "beta-mlx"
-host = "beta"
-kind = "native"
-groups = ["mlx"]
-cpus = 1
-object_store_memory = "200MiB"
-[[nodes]]
-name = "gamma"
-host = "gamma"
-kind = "native"
-cpus = 1
-object_store_memory = "200MiB"
-"""
-HOME = {"beta": f"{ROOTS}/.saf-env/several", "gamma": "/home/anna b/ray node"}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +61,7 @@ def project(
     made = Several(tmp_path_factory.mktemp("several"), name="several", head=alpha, port=32000)
     addresses = {"alpha": alpha, "beta": beta.address, "gamma": gamma.address}
     text = HEAD.format(name="several", port=made.port)
-    made.file.write_text(text + FILE.format(**addresses), encoding="utf-8")
+    made.file.write_text(text + THREE_HOSTS.format(**addresses), encoding="utf-8")
     with installed(machine_yard.ssh_config(Entry(beta), Entry(gamma, port=2222))):
         made.ok("lock")
         yield made
@@ -207,6 +180,21 @@ def test_a_cable_that_is_pulled_and_a_container_that_sleeps(up: Several, beta: M
     assert up.status() == READY
 
 
+def test_a_cable_that_is_out_for_ten_seconds(up: Several, beta: Machine) -> None:
+    """Work goes on, or is done again, where it was; its results are right."""
+    with ThreadPoolExecutor(1) as pool:
+        working = pool.submit(up.driver, WORK)
+        time.sleep(5)
+        beta.cable(False)
+        time.sleep(10)
+        beta.cable(True)
+        done = working.result()
+    assert done.returncode == 0, done.stderr
+    squares = [n * n for n in range(14)]
+    assert last_json(done.stdout) == {"beta-mlx": squares, "gamma": squares}
+    assert up.status() == READY
+
+
 def test_down_with_a_host_out_of_reach_says_what_is_left(up: Several, beta: Machine) -> None:
     beta.cable(False)
     try:
@@ -241,24 +229,11 @@ def test_a_node_that_drifted_is_refused_and_healed(down: Several, beta: Machine)
 # What goes wrong on the way
 
 
-def wiped(machine: Machine) -> None:
-    """As a host that saf-env never was on."""
-    machine.run(["rm", "-rf", HOME[machine.name]])
-
-
-def installing(machine: Machine) -> bool:
-    """Whether an environment is being made there."""
-    there = f"{HOME[machine.name]}/.saf/envs"
-    return ".making-" in machine.run(["ls", "-a", there], check=False).stdout
-
-
 def test_ssh_dies_in_the_middle_of_provisioning(down: Several, beta: Machine) -> None:
     wiped(beta)
     running = down.start("up", "beta-mlx")
     eventually(lambda: installing(beta) or running.poll() is not None, 120, "it installs")
-    for process in beta.processes():
-        if process.argv[0].startswith("sshd: ") and "[listener]" not in process.argv[0]:
-            os.kill(process.pid, signal.SIGKILL)
+    cut(beta)
     _, said = running.communicate(timeout=120)
     assert running.returncode == 5, said
     assert "beta: the connection was lost" in said
@@ -274,7 +249,43 @@ def test_a_controller_that_is_killed(down: Several, beta: Machine) -> None:
     assert down.status()["beta-mlx"] == "ready"
 
 
+@pytest.mark.parametrize("victim", ["ssh", "controller"])
+def test_the_start_is_cut_off(down: Several, beta: Machine, victim: str) -> None:
+    """The next `up` goes on from whatever has come up."""
+    down.ok("up", "gamma")
+    running = down.start("up")
+    eventually(lambda: starting(beta) or running.poll() is not None, 120, "it starts")
+    if victim == "ssh":
+        cut(beta)
+    else:
+        running.kill()
+    running.communicate(timeout=120)
+    assert "ready" in down.ok("up", timeout=600)
+    assert down.status() == READY
+    assert len([p for p in beta.processes() if p.argv[0].endswith("/raylet")]) == 1
+
+
 # Hosts that cannot be
+
+
+def test_a_host_of_another_platform(down: Several, beta: Machine) -> None:
+    fake = "#!/bin/sh\ncase $1 in -m) echo aarch64 ;; *) echo Linux ;; esac\n"
+    beta.run(["mv", "/usr/bin/uname", "/usr/bin/uname.real"])
+    try:
+        beta.put("/usr/bin/uname", fake, mode=0o755)
+        refused(down.saf_env("up"), 4, "beta", "Linux on aarch64, planned as linux-x86_64")
+    finally:
+        beta.run(["mv", "/usr/bin/uname.real", "/usr/bin/uname"])
+    assert down.processes() == []
+
+
+def test_a_firewall_between_two_hosts(down: Several, beta: Machine, gamma: Machine) -> None:
+    beta.drop("in", gamma.address)
+    try:
+        refused(down.saf_env("up"), 4, "peer-matrix", "gamma to beta-mlx", "beta to gamma")
+    finally:
+        beta.heal()
+    assert down.processes() == []
 
 
 @pytest.mark.parametrize(
@@ -343,15 +354,6 @@ def test_a_head_that_has_moved_in_the_cluster_file(up: Several) -> None:
 
 
 # Somebody else
-
-
-def elsewhere(project: Several, folder: Path, port: int) -> Several:
-    """The same project in another folder, or, on another port, one whose cluster has its name."""
-    other = replace(project, home=folder, port=port)
-    text = project.file.read_text(encoding="utf-8")
-    other.file.write_text(text.replace(f"port = {project.port}", f"port = {port}"), "utf-8")
-    other.ok("lock")
-    return other
 
 
 def test_two_controllers(down: Several, tmp_path: Path) -> None:
