@@ -27,6 +27,16 @@ OURS = 'ours() { case $note in ""|"$id "*|*" $origin") return 0 ;; esac; return 
 """For ``sh``: whether ``$note`` is none, of the cluster ``$id``, or of the project ``$origin``."""
 
 
+# Arguments of what follows: the folder, the temp folder, the cluster id, and the project.
+_NOTE = f'id=$3 origin=$4; note=$(cat "$1/{NOTE}" 2>/dev/null); {OURS}; '
+LEAVE = _NOTE + f'if ours; then rm -f -- "$1/{NOTE}"; fi'
+# Folders that somebody else has put something into stay.
+PURGE = _NOTE + (
+    'if ! ours; then rm -rf -- "$2"; echo "$note"; exit 3; fi; '
+    'rm -rf -- "$1/.saf" "$2" && { rmdir -- "$1" .saf-env 2>/dev/null; true; }'
+)
+
+
 def who() -> str:
     """``user@machine`` of this process, without blanks."""
     try:

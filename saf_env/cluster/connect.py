@@ -15,7 +15,7 @@ from saf_env.cluster import state as states
 from saf_env.cluster.hosts import Host, Hosts
 from saf_env.cluster.runtimes import Runtimes
 from saf_env.engine import Engine, RemoteEngine
-from saf_env.errors import UsageError
+from saf_env.errors import HostUnreachableError, UsageError
 from saf_env.plan.build import agent_python, folder_of, host_plans, temp_dir, token_path
 from saf_env.plan.model import HostPlan
 from saf_env.platforms import this_platform
@@ -76,6 +76,7 @@ class Connections:
         self._engine = engine
         self._environ = environ
         self._ways: dict[HostPlan, SshTransport] = {}
+        self._given_up: dict[str, dict[str, HostUnreachableError]] = {}
 
     def way(self, host: HostPlan, spec: ClusterSpec) -> FileTransport:
         """The way to another host, also to one that this machine does not ask as a rule."""
@@ -115,7 +116,7 @@ class Connections:
             if name not in unasked
         }
         made |= {name: self._unasked(plans[name], spec.here) for name in unasked if spec}
-        return Hosts(made, folder, places, head)
+        return Hosts(made, folder, places, head, self._given_up.setdefault(cluster, {}))
 
     def _host(self, plan: HostPlan, cluster: str, folder: Path, *, containers: bool) -> Host:
         token, place = token_path(plan.home, cluster), states.folder(self._home, cluster)

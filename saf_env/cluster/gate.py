@@ -50,6 +50,8 @@ def gather(
         if host.plan.here:
             return gather_facts(node, plan, host.transport, uv.environ, deep=deep, uv=uv.binary)
         try:
+            if node.host in hosts.given_up:
+                raise hosts.given_up[node.host]
             seen = gather_facts(node, plan, host.transport, {}, deep=deep, python=host.python)
         except HostUnreachableError as error:
             if not borne(error):

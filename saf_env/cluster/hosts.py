@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar, cast
 
-from saf_env.cluster.claims import NOTE, OURS, belongs_to_another
+from saf_env.cluster.claims import LEAVE, PURGE, belongs_to_another
 from saf_env.cluster.runtimes import Deaths, LogText, Runtimes
 from saf_env.engine import Engine
 from saf_env.errors import BringUpError, HostUnreachableError, NoProgramError
@@ -25,15 +25,6 @@ AT_ONCE = 16
 """Hosts that are asked at the same time: each takes a process and a connection of this machine."""
 
 _PATH = {"PATH": "/usr/bin:/bin"}
-
-# Of a folder on another host, the cluster's temp folder there, the cluster id, and the project.
-_NOTE = f'id=$3 origin=$4; note=$(cat "$1/{NOTE}" 2>/dev/null); {OURS}; '
-_LEAVE = _NOTE + f'if ours; then rm -f -- "$1/{NOTE}"; fi'
-# Folders that somebody else has put something into stay.
-_PURGE = _NOTE + (
-    'if ! ours; then rm -rf -- "$2"; echo "$note"; exit 3; fi; '
-    'rm -rf -- "$1/.saf" "$2" && { rmdir -- "$1" .saf-env 2>/dev/null; true; }'
-)
 
 _Answer = TypeVar("_Answer")
 
@@ -68,16 +59,22 @@ class Hosts:
         folder: the cluster's temp folder, the same on all of them.
         places: the host of every node by name, as far as the cluster file and the state tell.
         head: name of the head's host, which is stopped last.
+        given_up: hosts that are not asked any more, and why: see :meth:`give_up`.
     """
 
     def __init__(
-        self, hosts: Mapping[str, Host], folder: Path, places: Mapping[str, str], head: str
+        self,
+        hosts: Mapping[str, Host],
+        folder: Path,
+        places: Mapping[str, str],
+        head: str,
+        given_up: dict[str, HostUnreachableError] | None = None,
     ) -> None:
         self._hosts = hosts
         self._folder = folder
         self._places = places
         self._head = head
-        self._given_up: dict[str, HostUnreachableError] = {}
+        self.given_up = {} if given_up is None else given_up
 
     def __getitem__(self, name: str) -> Host:
         return self._hosts[name]
@@ -104,7 +101,7 @@ class Hosts:
 
     def give_up(self, lost: Mapping[str, HostUnreachableError]) -> None:
         """Ask the hosts of ``lost`` no more: each of them would be waited for again."""
-        self._given_up.update(lost)
+        self.given_up.update(lost)
 
     def ask(
         self, names: Iterable[str], question: Callable[[Host], _Answer]
@@ -122,8 +119,8 @@ class Hosts:
 
         def one(name: str) -> list[_Answer]:
             try:
-                if name in self._given_up:
-                    raise self._given_up[name]
+                if name in self.given_up:
+                    raise self.given_up[name]
                 return [question(self._hosts[name])]
             except HostUnreachableError as error:
                 lost[name] = error
@@ -317,7 +314,7 @@ class Hosts:
         Args:
             origin: of this project. Nothing of the cluster may run.
         """
-        self.ask(self._others, lambda host: self._act(host, _LEAVE, origin))
+        self.ask(self._others, lambda host: self._act(host, LEAVE, origin))
 
     def purge(self, origin: str) -> None:
         """Remove all that saf-env has on other hosts; nothing of the cluster may run there.
@@ -331,7 +328,7 @@ class Hosts:
         """
 
         def one(host: Host) -> None:
-            done = self._act(host, _PURGE, origin)
+            done = self._act(host, PURGE, origin)
             if done.code == 3:
                 raise belongs_to_another(host.plan, done.stdout.strip())
             if not done.ok:

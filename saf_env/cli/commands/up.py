@@ -112,6 +112,7 @@ def _reachable(context: Context, names: Sequence[str], progress: Progress) -> li
     _, lost = hosts.ask(others, lambda host: survey(host.plan, host.transport))
     if plan.head.host in lost:
         raise lost[plan.head.host]
+    hosts.give_up(lost)  # whoever does not answer is waited for once
     wanted = [node for node in plan.nodes if not names or node.name in names]
     for name, error in lost.items():
         without = ", ".join(node.name for node in wanted if node.host == name)
