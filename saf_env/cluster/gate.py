@@ -50,8 +50,7 @@ def gather(
         if host.plan.here:
             return gather_facts(node, plan, host.transport, uv.environ, deep=deep, uv=uv.binary)
         try:
-            if node.host in hosts.given_up:
-                raise hosts.given_up[node.host]
+            hosts.refuse_given_up(node.host)
             seen = gather_facts(node, plan, host.transport, {}, deep=deep, python=host.python)
         except HostUnreachableError as error:
             if not borne(error):
@@ -63,6 +62,7 @@ def gather(
         there = [n for n in nodes if n.host == host]
         there = [n for n in there if n.kind == "container" or n.fallback_reason]
         try:
+            hosts.refuse_given_up(host)
             return container_facts(there, hosts[host].engine, plan.home, deep=deep)
         except HostUnreachableError as error:
             if not borne(error):

@@ -33,7 +33,7 @@ from typing import TextIO, cast
 
 from saf_env.cluster.claims import NOTE, OURS, belongs_to_another, claim_here, origin, who
 from saf_env.cluster.hosts import Host, Hosts
-from saf_env.errors import BringUpError, BusyError, CommandTimeoutError, SafEnvError, UsageError
+from saf_env.errors import BringUpError, BusyError, SafEnvError, UsageError
 from saf_env.errors import HostUnreachableError as Unreachable
 from saf_env.runtimes.agent import private_folder
 from saf_env.transports.base import FileTransport, Running
@@ -57,11 +57,16 @@ HOLDER = (
 folder=$1 line=$2 silence=$3 python=$4 claim=$5 id=$6 origin=$7
 file=$folder/hold
 umask 077
+try='import fcntl, sys
+try: fcntl.flock(9, 6)
+except BlockingIOError: sys.exit(1)
+except BaseException: sys.exit(2)'
 lock() {
-    if command -v flock; then flock -n 9
-    elif [ -x "$python" ]; then "$python" -I -S -c 'import fcntl; fcntl.flock(9, 6)'
-    else perl -e 'open(F, ">&=9") && flock(F, 6) or exit 1'; fi >/dev/null 2>&1
-}
+    if command -v flock; then flock -n 9; return; fi
+    # A Python that is damaged is there to be mended.
+    if [ -x "$python" ]; then "$python" -I -S -c "$try"; [ $? -gt 1 ] || return; fi
+    perl -e 'open(F, ">&=9") && flock(F, 6) or exit 1'
+} >/dev/null 2>&1
 """
     + OURS
     + r"""
@@ -138,7 +143,7 @@ class Work:
     @property
     def makes(self) -> bool:
         """Whether it puts something on hosts: what only stops needs no folder of its own."""
-        return self.command != "down"
+        return self.command not in ("down", "service remove")
 
     @property
     def origin(self) -> str:
@@ -204,7 +209,12 @@ class _Holder:
         argv = ["sh", "-c", HOLDER, "sh", *self._words(host)]
         running = way.start(argv, env=_PATH, stdin=beats(self._done))
         self._there.append(running)
-        self._judge(host, _first_line(running, host.plan.name))
+        try:
+            said = _first_line(running, host.plan.name)
+        except Unreachable:
+            way.close()  # whoever asks it next gets a new connection, or none
+            raise
+        self._judge(host, said)
 
     def free(self) -> None:
         """Give the locks back, and see that the holders end: the next command may come at once."""
@@ -319,8 +329,7 @@ def _first_line(running: Running, host: str) -> str:
     """What a holder says first.
 
     Raises:
-        CommandTimeoutError: nothing, for too long.
-        HostUnreachableError: the connection was lost.
+        HostUnreachableError: the connection was lost; or nothing was said for too long.
     """
     deadline = time.monotonic() + _ANSWER
     while "\n" not in (said := running.printed()):
@@ -328,9 +337,9 @@ def _first_line(running: Running, host: str) -> str:
             return running.printed().strip()
         if time.monotonic() > deadline:
             running.stop()
-            raise CommandTimeoutError(
-                f"{host}: its lock was not answered for within {_ANSWER:.0f} s",
-                hint="the host may be overloaded; try again",
+            raise Unreachable(
+                f"{host}: it says nothing: its lock was not answered for within {_ANSWER:.0f} s",
+                hint="it may be overloaded, asleep or cut off; try again",
             )
         time.sleep(0.002)
     return said.partition("\n")[0]

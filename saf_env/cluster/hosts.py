@@ -103,6 +103,11 @@ class Hosts:
         """Ask the hosts of ``lost`` no more: each of them would be waited for again."""
         self.given_up.update(lost)
 
+    def refuse_given_up(self, name: str) -> None:
+        """Raise HostUnreachableError when the host is not asked any more."""
+        if name in self.given_up:
+            raise self.given_up[name]
+
     def ask(
         self, names: Iterable[str], question: Callable[[Host], _Answer]
     ) -> tuple[dict[str, _Answer], dict[str, HostUnreachableError]]:
@@ -119,8 +124,7 @@ class Hosts:
 
         def one(name: str) -> list[_Answer]:
             try:
-                if name in self.given_up:
-                    raise self.given_up[name]
+                self.refuse_given_up(name)
                 return [question(self._hosts[name])]
             except HostUnreachableError as error:
                 lost[name] = error
@@ -194,7 +198,7 @@ class Hosts:
         """Raise BringUpError when nobody can tell which of the ``recorded`` containers run."""
         for name, host in self._hosts.items():
             with contextlib.suppress(HostUnreachableError):  # which look() tells
-                if not host.asked:
+                if not host.asked or name in self.given_up:
                     continue
                 host.runtime.refuse_silence(self._on(name, recorded))
 

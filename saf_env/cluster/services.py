@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import cast
 from saf_env.cluster.hosts import Host, Hosts, refuse_lost
 from saf_env.cluster.managers import Login, State, login, manager_of, run
 from saf_env.cluster.same_plan import plan_digest
-from saf_env.errors import BringUpError, UsageError
+from saf_env.errors import BringUpError, NoProgramError, UsageError
 from saf_env.plan.build import services_path, token_path
 from saf_env.plan.model import ClusterPlan, HostPlan, NodePlan
 from saf_env.provision.code import program
@@ -27,6 +28,13 @@ _MAIN = "from saf_env.runtimes.launcher import main\n\nmain()\n"
 _LOOK = r"""
 [ -x "$3" ] && [ -f "$4" ] || { echo bare; exit; }
 if [ -e "$1" ] && [ ! -e "$2" ]; then echo taken; else echo free; fi
+"""
+
+
+# Arguments: the folder of services, the note's name, and how notes of ours write the temp folder.
+_INSTALLED = r"""
+cd -- "$1" 2>/dev/null || exit 0
+for node in *; do if grep -qF "\"temp\": $3" "$node/$2" 2>/dev/null; then echo "$node"; fi; done
 """
 
 
@@ -70,7 +78,9 @@ def install(plan: ClusterPlan, hosts: Hosts, nodes: Sequence[NodePlan], step: No
 
     def one(host: Host) -> None:
         user = login(host)
-        running = {found.node for found in host.runtime.native.find() if found.leader}
+        running: set[str] = set()
+        with contextlib.suppress(NoProgramError):  # there is nothing yet, which is told below
+            running = {found.node for found in host.runtime.native.find() if found.leader}
         for node in nodes:
             if node.host == host.plan.name:
                 step(f"{host.plan.name}: installing the service of {node.name}")
@@ -93,7 +103,7 @@ def remove(cluster: str, hosts: Hosts, nodes: Sequence[tuple[str, str]], step: N
 
     def one(host: Host) -> list[str]:
         here = [node for node, name in nodes if name == host.plan.name]
-        found = [node for node in here if node in _installed(host, cluster)]
+        found = [node for node in here if node in _installed(host, cluster, hosts.folder)]
         for node in found:
             step(f"{host.plan.name}: removing the service of {node}")
             _remove(host, cluster, node)
@@ -111,7 +121,7 @@ def elsewhere(cluster: str, hosts: Hosts) -> list[tuple[str, str]]:
         HostUnreachableError: a host cannot be reached.
     """
     others = [name for name in hosts.names if not hosts[name].plan.here]
-    answers, lost = hosts.ask(others, lambda host: _installed(host, cluster))
+    answers, lost = hosts.ask(others, lambda host: _installed(host, cluster, hosts.folder))
     refuse_lost(lost)
     return [(node, host) for host, nodes in answers.items() for node in nodes]
 
@@ -232,10 +242,13 @@ def _put(host: Host, data: bytes, path: Path) -> None:
         ) from error
 
 
-def _installed(host: Host, cluster: str) -> list[str]:
-    """Names of the nodes that have a service there."""
+def _installed(host: Host, cluster: str, temp: Path) -> list[str]:
+    """Names of the nodes that have a service there, of the cluster whose temp folder is ``temp``.
+
+    Another project's may have the same name, and so the same folder.
+    """
     folder = str(services_path(host.plan.home, cluster))
-    seen = run(host, 'cd -- "$1" 2>/dev/null && ls -1', folder)
+    seen = run(host, _INSTALLED, folder, SERVICE, json.dumps(str(temp)))
     return seen.stdout.split() if seen.ok else []
 
 

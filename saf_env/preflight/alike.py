@@ -84,13 +84,14 @@ def lock_same(case: Case) -> Verdict:
     """What is installed on the node's host, and the head's, was made from this checkout's lock.
 
     The name of an environment has a digest of all that the lock says of it, and its marker the
-    digest of its requirements; a container has the marker in its image. So a host that only has
-    environments of another lock was provisioned from that one, by an older checkout or another
-    one. Where there is none at all, nothing is from another lock: that it is not installed, is for
-    other checks. A head that runs is compared by its plan's digest when something joins it.
+    digest of its requirements. So a host that only has environments of another lock was provisioned
+    from that one, by an older checkout or another one. Where there is none at all, nothing is from
+    another lock: that it is not installed, is for other checks. An image is known by a digest of
+    all that decides what is in it, so ``image-present`` tells. A head that runs is compared by its
+    plan's digest when something joins it.
     """
-    # Without a look at the node itself nothing can be said.
-    case.fact("environments" if case.node.kind == "native" else "environment")
+    if case.node.kind == "native":  # without a look at it nothing can be said
+        case.fact("environments")
     for node in (case.node, case.cluster.head):
         facts = case.facts_of(node)
         other = _other_lock(node, facts["facts"]) if facts else ""
@@ -109,15 +110,13 @@ def _other_lock(node: NodePlan, facts: Mapping[str, Any]) -> str:
     """What of another lock a node has, and has not of this one; empty when that is nothing."""
     plan = node.environment
     if node.kind == "container":
-        marker = facts.get("environment", {}).get("marker") or {}
-        found = marker.get("environment_sha256", plan.lock.sha256)
-    else:
-        there = dict(facts.get("environments", ()))
-        kin = plan.key.rpartition("-")[0] + "-"
-        others = [name for name in there if name.startswith(kin)]
-        if plan.key not in there and others:
-            return f"planned {plan.key}, found {listed(others, 2)}"
-        found = there.get(plan.key, plan.lock.sha256)
+        return ""
+    there = dict(facts.get("environments", ()))
+    kin = plan.key.rpartition("-")[0] + "-"
+    others = [name for name in there if name.startswith(kin)]
+    if plan.key not in there and others:
+        return f"planned {plan.key}, found {listed(others, 2)}"
+    found = there.get(plan.key, plan.lock.sha256)
     if found == plan.lock.sha256:
         return ""
     return f"{plan.key} was made from requirements {found[:12]}, not {plan.lock.sha256[:12]}"

@@ -181,6 +181,8 @@ def start(request: Mapping[str, Any]) -> dict[str, Any]:
     # SIG_IGN, is not handed on to the leader.
     signal.signal(signal.SIGINT, lambda *_: None)
     service = _service(request.get("service", ""))
+    if service.get("temp") != request["folder"]:  # none, or another cluster's
+        service = {}
     _end_service(service)
     private_folder(request["folder"])
     for link, target in request["links"].items():
@@ -335,7 +337,7 @@ def stop(request: Mapping[str, Any]) -> dict[str, Any]:
 
     everything = cluster()
     first = [p for p in everything if not wanted or p["node"] in wanted]
-    services = _end_services(request.get("services", ""), wanted)
+    services = _end_services(request.get("services", ""), wanted, request["cluster"])
     if not first:
         return {"stopped": [], "left": [], "services": services}
     raylets = [p for p in first if p["role"] == "raylet"]
@@ -356,11 +358,16 @@ def stop(request: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _end_services(folder: str, wanted: Iterable[str]) -> list[str]:
-    """End the services in ``folder`` of the nodes ``wanted``, all of them when it is empty."""
+def _end_services(folder: str, wanted: Iterable[str], cluster: str) -> list[str]:
+    """End the services in ``folder`` of the nodes ``wanted``, all of them when it is empty.
+
+    The head's comes last: the others sign off with it. Another cluster's are left alone.
+    """
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     found = {name: _service(os.path.join(folder, name)) for name in names}
-    ended = [name for name in names if found[name] and (not wanted or name in wanted)]
+    ours = [n for n in names if os.path.basename(found[n].get("temp", "")) == cluster]
+    ended = [name for name in ours if not wanted or name in wanted]
+    ended.sort(key=lambda name: found[name]["node"]["role"] == "head")
     for name in ended:
         _end_service(found[name])
     return ended

@@ -57,14 +57,22 @@ def _nodes(context: Context, arguments: argparse.Namespace) -> tuple[NodePlan, .
 def _remove(context: Context, arguments: argparse.Namespace) -> None:
     from saf_env.cluster import services
     from saf_env.cluster import state as states
+    from saf_env.cluster.hold import Work, hold
+    from saf_env.cluster.hosts import refuse_lost
 
     places = {node.name: node.host for node in context.spec.nodes}
     context.refuse_unknown(arguments.nodes, list(places), "node")
     context.refuse_elsewhere(arguments.nodes)
     cluster, hosts = context.spec.name, context.hosts()
     names = arguments.nodes or [n for n, host in places.items() if host not in hosts.unasked]
-    with states.held(context.place, cluster, "saf-env service remove"), Progress() as progress:
-        wanted = [(name, places[name]) for name in names]
+    wanted = [(name, places[name]) for name in names]
+    work = Work(cluster, "service remove", context.place)
+    with (
+        states.held(context.place, cluster, "saf-env service remove"),
+        hold(hosts, work, {host for _, host in wanted}) as lost,
+        Progress() as progress,
+    ):
+        refuse_lost({host: lost[host] for _, host in wanted if host in lost})
         removed = services.remove(cluster, hosts, wanted, progress.step)
     if removed:
         print(f"removed the service of {', '.join(removed)}; what runs of them runs on")

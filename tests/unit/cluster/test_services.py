@@ -41,7 +41,7 @@ class Way:
         self.answers: dict[str, tuple[int, str]] = {
             'id -un)" "$(pwd)': (0, "1000\nanna\n/home/anna b\n"),
             "echo bare": (0, "free\n"),
-            "ls -1": (0, "linux\n"),
+            "grep -qF": (0, "linux\n"),
         }
 
     def run(self, argv: Sequence[str], **_: Any) -> CommandResult:
@@ -188,7 +188,7 @@ def test_a_service_is_removed_where_there_is_one(plan: ClusterPlan) -> None:
     assert steps == ["here: removing the service of linux"]
     folder = ".saf-env/local/.saf/clusters/local/services/linux"
     assert list(there.way.words("ctl disable")) == [f".config/systemd/user/{UNIT}", UNIT, folder]
-    there.way.answers["ls -1"] = (2, "")
+    there.way.answers["grep -qF"] = (2, "")
     assert remove("local", there.hosts, nodes, steps.append) == []
 
 

@@ -108,13 +108,11 @@ def test_the_head_s_lock_is_this_checkout_s() -> None:
     assert judged("lock-same", beta, seen, head, beta).level == "ok"
 
 
-@pytest.mark.parametrize(("sha256", "level"), [("d" * 64, "ok"), ("0" * 64, "fail")])
-def test_the_lock_of_a_container_is_in_its_image(sha256: str, level: str) -> None:
+def test_locks_that_differ_in_their_comments_share_an_image() -> None:
     box = make_container()
     seen = {"box": make_container_facts(box)}
-    seen["box"]["facts"]["environment"]["marker"]["environment_sha256"] = sha256
-    seen["box"]["facts"]["environments"] = []
-    assert judged("lock-same", box, seen, make_node("head", 6380), box).level == level
+    seen["box"]["facts"]["environment"]["marker"]["environment_sha256"] = "0" * 64
+    assert judged("lock-same", box, seen, make_node("head", 6380), box).level == "ok"
 
 
 @pytest.mark.parametrize(

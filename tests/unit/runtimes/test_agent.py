@@ -295,7 +295,8 @@ def managed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Services of two nodes in ``tmp_path``; what their manager is asked."""
     for node in ("head", "linux"):
         (tmp_path / node).mkdir()
-        note = {"stop": [["stop", node]], "start": [["start", node]]}
+        temp = {"temp": "/tmp/saf-1", "node": {"role": "head" if node == "head" else "worker"}}
+        note = {**temp, "stop": [["stop", node]], "start": [["start", node]]}
         (tmp_path / node / agent.SERVICE).write_text(json.dumps(note), encoding="utf-8")
     asked: list[list[str]] = []
     monkeypatch.setattr(agent, "_manage", asked.extend)
@@ -303,7 +304,7 @@ def managed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return asked
 
 
-@pytest.mark.parametrize(("names", "ended"), [([], ["head", "linux"]), (["linux"], ["linux"])])
+@pytest.mark.parametrize(("names", "ended"), [([], ["linux", "head"]), (["linux"], ["linux"])])
 def test_services_are_ended_with_their_nodes(
     tmp_path: Path, managed: list[list[str]], names: list[str], ended: list[str]
 ) -> None:
@@ -319,6 +320,9 @@ def test_services_are_ended_with_their_nodes(
     assert agent.stop(request) == {"stopped": [], "left": [], "services": ended}
     assert managed == [["stop", name] for name in ended]
     assert agent.stop({**request, "services": str(tmp_path / "none")})["services"] == []
+    # Another cluster of the same name has its services in the same folder.
+    assert agent.stop({**request, "cluster": "saf-2"})["services"] == []
+    assert managed == [["stop", name] for name in ended]
 
 
 def test_who_ends_a_service_waits_for_its_end(
