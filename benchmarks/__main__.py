@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks import cluster, command_line, containers, images, locking
+from benchmarks import bare, cluster, command_line, containers, images, locking
 from benchmarks.measure import CommandFailedError, Figures, Pair, Subject
 from benchmarks.project import Project, project
 from saf_env import __version__
@@ -35,7 +35,7 @@ class Group:
 
 GROUPS = tuple(
     Group(module.NAME, module.rounds, module.ROUNDS, module.SUBJECTS)
-    for module in (command_line, locking, cluster, images, containers)
+    for module in (command_line, locking, cluster, images, containers, bare)
 )
 _WITH_ENGINE = (images.NAME, containers.NAME)
 NAMES = [subject.name for group in GROUPS for subject in group.subjects]
@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Progress() as progress:
             for group in GROUPS:
                 asked = [subject.name for subject in group.subjects if subject.name in wanted]
-                if asked and group.name in _WITH_ENGINE and not images.engine_answers():
-                    progress.notice(f"not measured, no Docker engine answers: {', '.join(asked)}")
+                if asked and (reason := _why_not(group)):
+                    progress.notice(f"not measured, {reason}: {', '.join(asked)}")
                 elif asked:
                     figures += _measured(group, arguments.rounds, arguments.warm_up, progress)
     except CommandFailedError as error:
@@ -64,6 +64,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         _show(chosen, load)
     return 0
+
+
+def _why_not(group: Group) -> str:
+    """Why a group cannot be measured here; empty if it can."""
+    if group.name in _WITH_ENGINE and not images.engine_answers():
+        return "no Docker engine answers"
+    return bare.why_not() if group.name == bare.NAME else ""
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
