@@ -82,6 +82,7 @@ def rounds(project: Project) -> Iterator[dict[str, Pair]]:
     finally:
         for name in (_FIRST, _NEXT):
             docker(project, "image", "rm", "--force", _tag(project, name))
+            project.saf_env("down", "--file", f"{name}.toml")  # takes the names away
 
 
 def _tag(project: Project, name: str) -> str:
