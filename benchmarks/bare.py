@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pwd
 import shutil
 import signal
 from collections.abc import Iterator
@@ -55,8 +56,9 @@ kind = "native"
 cpus = 1
 object_store_memory = "200MiB"
 """
-_HOME = Path("/root/.saf-env", _CLUSTER)
-_PLAIN = Path("/root/plain")
+_ROOTS = pwd.getpwnam("root").pw_dir
+_HOME = Path(_ROOTS, ".saf-env", _CLUSTER)
+_PLAIN = Path(_ROOTS, "plain")
 _COPY = 'tar -c --transform "s,.*/,," -P -- "$@" | ssh beta "mkdir plain && tar -x -C plain"'
 
 

@@ -103,7 +103,7 @@ install_system openssh-server,libpcre2-32-0,libstdc++6,systemd
 add_fish
 clean_system
 rm -f -- "$root"/etc/ssh/ssh_host_*  # each machine has its own
-rm -rf -- "$root"/root/.ssh          # systemd makes it, and the tests make one with their keys
+(cd -- "$root/root" && rm -rf .ssh)   # systemd makes it, and the tests make one with their keys
 require_bare
 add_python
 printf '%s\n' "$inputs" >"$made/inputs"

@@ -15,11 +15,13 @@ import pytest
 from tests.hosts.machines.machine import Machine
 from tests.hosts.machines.ssh import installed
 from tests.hosts.machines.yard import Yard
-from tests.hosts.several import ALIVE, HEAD, Several, refused
+from tests.hosts.several import ALIVE, HEAD, ROOTS, Several, refused
 from tests.projects import ROOT
 
-CLONE = "/root/clone"
-PLACE = "/root/.saf-env/joined"
+CLONE = f"{ROOTS}/clone"
+PLACE = f"{ROOTS}/.saf-env/joined"
+BARE = f"{ROOTS}/bare"
+TOKEN = f"{ROOTS}/token"
 FILE = """
 [hosts.alpha]
 address = "{alpha}"
@@ -86,7 +88,7 @@ def clone(beta: Machine, project: Several) -> None:
             tar.add(ROOT / name, f"clone/{name}")
         for name in (project.file.name, f"lockfiles/{project.name}", "archives"):
             tar.add(project.home / name, f"clone/{name}")
-    beta.run(["tar", "-x", "-C", "/root"], stdin=data.getvalue(), timeout=120)
+    beta.run(["tar", "-x", "-C", ROOTS], stdin=data.getvalue(), timeout=120)
 
 
 def on(beta: Machine, *arguments: str, timeout: float = 600) -> subprocess.CompletedProcess[str]:
@@ -107,20 +109,20 @@ def test_a_bare_ray_start_of_another_python_is_refused(project: Several, beta: M
     """
     ok(on(beta, "plan"))  # brings uv
     uv = f"{CLONE}/.saf/tool/bin/uv"
-    beta.run([uv, "venv", "--quiet", "--python", "/usr/bin/python3", "/root/bare"])
-    install = [uv, "pip", "install", "--quiet", "--python", "/root/bare", "ray[default]==2.60.0"]
+    beta.run([uv, "venv", "--quiet", "--python", "/usr/bin/python3", BARE])
+    install = [uv, "pip", "install", "--quiet", "--python", BARE, "ray[default]==2.60.0"]
     beta.run(install, timeout=300)
     token = (project.state / "token").read_text(encoding="utf-8")
-    beta.put("/root/token", token, mode=0o600)
-    start = ["/root/bare/bin/ray", "start", f"--address={project.head}:{project.port}"]
-    variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": "/root/token"}
+    beta.put(TOKEN, token, mode=0o600)
+    start = [f"{BARE}/bin/ray", "start", f"--address={project.head}:{project.port}"]
+    variables = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": TOKEN}
     done = beta.run(start, env=variables, check=False, timeout=120)
     own = beta.run(["/usr/bin/python3", "-c", "import platform; print(platform.python_version())"])
     locked = project.plan()["driver"]["python"]["version"]
     mismatch = "Version mismatch" in done.stdout + done.stderr
     assert mismatch == (done.returncode != 0) == (own.stdout.strip() != locked), done.stderr
-    beta.run(["/root/bare/bin/ray", "stop"], timeout=60)
-    beta.run(["rm", "-r", "/root/token", "/root/bare"])
+    beta.run([f"{BARE}/bin/ray", "stop"], timeout=60)
+    beta.run(["rm", "-r", TOKEN, BARE])
 
 
 def test_check_says_what_is_missing_and_only_of_this_machine(
