@@ -57,14 +57,17 @@ HOLDER = (
 folder=$1 line=$2 silence=$3 python=$4 claim=$5 id=$6 origin=$7
 file=$folder/hold
 umask 077
-try='import fcntl, sys
+flock='import fcntl, sys
 try: fcntl.flock(9, 6)
 except BlockingIOError: sys.exit(1)
 except BaseException: sys.exit(2)'
 lock() {
     if command -v flock; then flock -n 9; return; fi
     # A Python that is damaged is there to be mended.
-    if [ -x "$python" ]; then "$python" -I -S -c "$try"; [ $? -gt 1 ] || return; fi
+    if [ -x "$python" ]; then
+        "$python" -I -S -c "$flock"; code=$?
+        [ $code -gt 1 ] || return $code
+    fi
     perl -e 'open(F, ">&=9") && flock(F, 6) or exit 1'
 } >/dev/null 2>&1
 """
