@@ -179,7 +179,7 @@ def test_a_node_outlives_its_service(project: Several, beta: Machine) -> None:
 
 
 def test_systemd_reads_every_path_as_it_was_meant(beta: Machine, project: Several) -> None:
-    folder = Path("/root/a b%h$HOME${HOME}\"'\\x20é;#")
+    folder = Path(ROOTS, "a b%h$HOME${HOME}\"'\\x20é;#")
     script = '#!/bin/sh\nprintf "%s\\n" "$0" "$@"\n'
     beta.put(f"{folder}/python", script, mode=0o755)
     made = dataclasses.replace(named("odd"), folder=folder, python=folder / "python")
