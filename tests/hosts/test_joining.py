@@ -146,7 +146,10 @@ def test_it_joins(project: Several, beta: Machine) -> None:
     place = f"{PLACE}/.saf/clusters/joined/token"
     beta.put(place, (project.state / "token").read_text(encoding="utf-8"), mode=0o600)
     beta.run(["chmod", "700", place.rpartition("/")[0]])
-    said = ok(on(beta, "join", "beta-worker", timeout=900))
+    fixed = on(beta, "check", "beta-worker", "--fix", timeout=900)
+    assert "beta-worker: may join" in ok(fixed), "what was missing is made, and not started"
+    assert project.driver(ALIVE).stdout == "1\n"
+    said = ok(on(beta, "join", "beta-worker"))
     assert "2 of 2 nodes ready" in said
     assert "started beta-worker" in said
     assert project.driver(ALIVE).stdout == "2\n"
