@@ -12,14 +12,13 @@ from saf_env.cluster.project import Project, found_nodes
 from saf_env.errors import PreflightError
 from saf_env.plan.build import token_path
 from saf_env.plan.model import ClusterPlan, EnvironmentPlan, HostPlan
+from saf_env.provision.digests import digests
 from saf_env.provision.folders import Notify
 from saf_env.provision.survey import Survey, refusals, survey
 from saf_env.transports.base import FileTransport
 from saf_env.uv import uv_binary
 
 _PATH = {"PATH": "/usr/bin:/bin"}
-
-_DIGEST = '[ ! -f "$1" ] || { chmod 600 "$1"; sha256sum <"$1" 2>/dev/null || shasum -a 256 <"$1"; }'
 
 
 def provision_hosts(
@@ -128,6 +127,5 @@ def _hand_token(project: Project, host: HostPlan, way: FileTransport) -> None:
     name = project.plan.name
     source, target = token_path(project.plan.home, name), token_path(host.home, name)
     data = source.read_bytes()
-    seen = way.run(["sh", "-c", _DIGEST, "sh", str(target)], env=_PATH, timeout=30.0)
-    if seen.stdout.split(" ")[0] != hashlib.sha256(data).hexdigest():
+    if digests(way, [target], private=True) != [hashlib.sha256(data).hexdigest()]:
         way.put(data, str(target), mode=0o600, timeout=60.0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -116,9 +117,46 @@ def _stat(files: list[str]) -> list[list[int]] | None:
 # Unpacked from an archive
 
 
+def folder_name(interpreter: Interpreter) -> str:
+    """The folder in ``.saf/python`` of an interpreter that is unpacked, on whichever host."""
+    return f"cpython-{interpreter.version}-{interpreter.platform}-{interpreter.sha256[:12]}"
+
+
+def marker_of(interpreter: Interpreter, binary: str) -> dict[str, Any]:
+    """What the marker in that folder says, which is written last of all.
+
+    Args:
+        interpreter: of which it is made.
+        binary: its path in the folder.
+    """
+    return {"interpreter": _identity(interpreter), "binary": binary}
+
+
+def is_made(interpreter: Interpreter, marker: Mapping[str, Any]) -> bool:
+    """Whether a folder with this marker was made from the very archive of ``interpreter``."""
+    known, wanted = marker.get("interpreter"), _identity(interpreter)
+    return isinstance(known, dict) and {key: known.get(key) for key in wanted} == wanted
+
+
+def _identity(interpreter: Interpreter) -> dict[str, str]:
+    """What tells an archive from others: wherever it lies, its digest is the same."""
+    return {
+        "platform": interpreter.platform,
+        "version": interpreter.version,
+        "sha256": interpreter.sha256,
+    }
+
+
+def other_inside(interpreter: Interpreter, found: str) -> ToolchainError:
+    """The error for an archive with another interpreter, ``found``, than the lock says."""
+    return ToolchainError(
+        f"the archive {interpreter.url} holds {found}, the lock says CPython {interpreter.version}",
+        hint="correct the archive's version in the cluster file, then run `saf-env lock`",
+    )
+
+
 def _unpacked(interpreter: Interpreter, uv: Uv, notify: Notify) -> Path:
-    name = f"cpython-{interpreter.version}-{interpreter.platform}-{interpreter.sha256[:12]}"
-    place = uv.pythons / name
+    place = uv.pythons / folder_name(interpreter)
     binary = _ready(place, interpreter)
     if binary:
         return binary
@@ -133,7 +171,7 @@ def _unpacked(interpreter: Interpreter, uv: Uv, notify: Notify) -> Path:
 def _ready(place: Path, interpreter: Interpreter) -> Path | None:
     """The binary in ``place``, if its marker says that it was made from this very archive."""
     marker = read_json(place / probe.MARKER)
-    if marker.get("interpreter") != vars(interpreter):
+    if not is_made(interpreter, marker):
         return None
     binary = place / str(marker["binary"])
     return binary if os.access(binary, os.X_OK) else None
@@ -163,12 +201,8 @@ def _unpack(interpreter: Interpreter, place: Path, uv: Uv) -> Path:
         seen = examine(binary, uv)
         if (seen["implementation"], seen["version"]) != ("cpython", interpreter.version):
             remove(place)
-            raise ToolchainError(
-                f"the archive {interpreter.url} holds {seen['implementation']} {seen['version']}, "
-                f"the lock says CPython {interpreter.version}",
-                hint="correct the archive's version in the cluster file, then run `saf-env lock`",
-            )
-        marker = {"interpreter": vars(interpreter), "binary": str(binary.relative_to(place))}
+            raise other_inside(interpreter, f"{seen['implementation']} {seen['version']}")
+        marker = marker_of(interpreter, str(binary.relative_to(place)))
         write_json(temporary / probe.MARKER, marker)
         publish(temporary / probe.MARKER, place / probe.MARKER)
     return binary

@@ -9,29 +9,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from saf_env import probe
 from saf_env.errors import ToolchainError
-from saf_env.lock.downloads import Build
 from saf_env.lock.model import Interpreter
-from saf_env.plan.build import agent_python
 from saf_env.plan.model import EnvironmentPlan, HostPlan
 from saf_env.platforms import this_platform
+from saf_env.provision import there
 from saf_env.provision.archives import fetch_archive
+from saf_env.provision.boot import Place, Seen, install, look, relink
 from saf_env.provision.code import sources
 from saf_env.provision.context import packed
+from saf_env.provision.digests import digests
 from saf_env.provision.environments import marker_of
-from saf_env.provision.failures import OFFLINE, failed
+from saf_env.provision.failures import OFFLINE
 from saf_env.provision.folders import Notify, guard
 from saf_env.provision.pack import check_members, sha256
-from saf_env.provision.there import request
 from saf_env.provision.uv_binary import fetch_uv
 from saf_env.provision.wheels import fetch_wheels
-from saf_env.transports.base import CommandResult, FileTransport
+from saf_env.transports.base import FileTransport
 from saf_env.uv import Uv, pinned_version, pinned_wheels
 
 _PATH = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin"}
@@ -40,17 +41,19 @@ _INSTALLING = 3600.0
 
 _MARKERS = 'for f; do cat -- "$f" 2>/dev/null; echo; done'  # a line each, empty without one
 
-# Digest of a file, wherever one of the usual commands is; nothing for a file that is not there.
-_DIGEST = '[ ! -f "$1" ] || { sha256sum -- "$1" 2>/dev/null || shasum -a 256 -- "$1"; }'
-
-_RUN = (
-    "import sys; sys.path.insert(0, sys.argv[1]); from saf_env.provision.there import main; main()"
-)
-_UNPACK = (
-    "import os, shutil, sys, zipfile; folder = sys.argv[1]; new = folder + '.new'; "
-    "shutil.rmtree(new, ignore_errors=True); zipfile.ZipFile(folder + '.zip').extractall(new); "
-    "shutil.rmtree(folder, ignore_errors=True); os.rename(new, folder)"
-)
+# Our code, unpacked unless it is there, answers one request.
+_RUN = """
+import os, shutil, sys, zipfile
+folder = sys.argv[1]
+if not os.path.isdir(folder):
+    new = folder + ".new"
+    shutil.rmtree(new, ignore_errors=True)
+    zipfile.ZipFile(folder + ".zip").extractall(new)
+    os.rename(new, folder)
+sys.path.insert(0, folder)
+from saf_env.provision.there import main
+main()
+"""
 
 _INDEX_SETTINGS = (
     "UV_DEFAULT_INDEX",
@@ -85,6 +88,16 @@ def _is_made(env: EnvironmentPlan, text: str) -> bool:
         return {key: marker.get(key) for key in marker_of(env)} == marker_of(env)
     except (ValueError, AttributeError):
         return False
+
+
+@dataclass(frozen=True)
+class _File:
+    """One to send: what messages call it, where it is here and there, and its permissions."""
+
+    what: str
+    source: Path
+    target: PurePosixPath
+    mode: int = 0o600
 
 
 class Provisioner:
@@ -127,55 +140,43 @@ class Provisioner:
             HostUnreachableError: the connection was lost; running it again goes on.
             ToolchainError: something cannot be had there exactly as locked.
         """
-        binary = self._send_uv(uv_version)
-        pack = self._send_interpreter(interpreter)
+        binary = self._uv_file(uv_version)
+        sent, archive = self._own_archive(interpreter)
         try:
-            python = self._boot(pack or interpreter, binary)
+            place = self._boot(sent or interpreter, archive, binary)
         except ToolchainError as error:
-            if pack or error.hint != OFFLINE:
+            if sent or error.hint != OFFLINE:
                 raise
             self._tell("it reaches no release server; sending it the interpreter")
-            pack = self._send_archive(interpreter, fetch_archive(interpreter, self._uv, self._tell))
-            python = self._boot(pack, binary)
+            file = fetch_archive(interpreter, self._uv, self._tell)
+            check_members(file)
+            sent, archive = self._as_sent(interpreter, file)
+            place = self._boot(sent, archive, binary)
         if not environments:
             return
-        code = self._send_code(python)
-
-        def ask(**settings: str) -> dict[str, str]:
-            wish = request(
-                [*environments],
-                pack,
-                self._host.name,
-                Path(self._home),
-                Path(binary),
-                settings,
-                rebuild,
-            )
-            argv = [python, "-I", "-S", "-c", _RUN, code]
-            done = self._run(argv, timeout=_INSTALLING, stdin=json.dumps(wish))
-            try:
-                answer: dict[str, str] = json.loads(done.stdout.rpartition("\n")[2])
-            except ValueError as error:
-                raise ToolchainError(
-                    f"{self._host.name}: {python} gave no answer: {done.tail(3)}",
-                    hint="run `saf-env down --purge`, then `saf-env up`",
-                ) from error
-            return answer
-
         names = ", ".join(env.lock.name for env in environments)
         self._tell(f"installing {names}")
-        answer = ask(**self._index_settings())
+
+        def ask(wheels: Mapping[str, Path], **settings: str) -> dict[str, Any]:
+            home, uv = Path(self._home), Path(binary.target)
+            wish = there.request(
+                [*environments], sent, self._host.name, home, uv, settings, rebuild
+            )
+            return self._ask(place, wish, wheels)
+
+        answer = ask({}, **self._index_settings())
         if answer.get("hint") == OFFLINE:
             self._tell("it reaches no package index; sending it the packages")
-            wheels = self._send_wheels(environments)
-            answer = ask(UV_NO_INDEX="1", UV_OFFLINE="1", UV_FIND_LINKS=wheels)
+            wheels = self._wheels(environments, answer["wheels"])
+            folder = str(there.wheels_of(Path(self._home)))
+            answer = ask(wheels, UV_NO_INDEX="1", UV_OFFLINE="1", UV_FIND_LINKS=folder)
         if answer:
             raise ToolchainError(answer["error"], hint=answer["hint"])
 
     # What is sent
 
-    def _send_uv(self, version: str) -> str:
-        """The locked uv on the host."""
+    def _uv_file(self, version: str) -> _File:
+        """The locked uv for the host."""
         platform = self._host.platform
         if version != pinned_version():
             raise ToolchainError(
@@ -186,11 +187,10 @@ class Provisioner:
         with guard(local, self._tell):
             if not local.is_file():
                 fetch_uv(version, platform, pinned_wheels()[platform], local, self._uv)
-        there = self._home / ".saf" / "uv" / version / "bin" / "uv"
-        self._send(local, there, mode=0o755, what="uv")
-        return str(there)
+        target = self._home / ".saf" / "uv" / version / "bin" / "uv"
+        return _File("uv", local, target, 0o755)
 
-    def _send_interpreter(self, interpreter: Interpreter) -> Interpreter | None:
+    def _own_archive(self, interpreter: Interpreter) -> tuple[Interpreter | None, _File | None]:
         """An interpreter that is a file of this machine, as the host has it; None for an address.
 
         One that was found on a system is packed: another host's own is another build.
@@ -205,12 +205,11 @@ class Provisioner:
                     "[python.archives]: `saf-env toolchain pack` makes them",
                 )
             archive = packed(interpreter, self._uv, self._tell)
-            name = f".saf/python/packed-{interpreter.sha256[:16]}.tar.gz"
-            found = replace(
-                interpreter, source="archive", build="packed", url=name, sha256=sha256(archive)
+            interpreter = replace(
+                interpreter, source="archive", build="packed", sha256=sha256(archive)
             )
         elif "://" in interpreter.url:
-            return None
+            return None, None
         else:
             archive = self._uv.home / interpreter.url
             if not archive.is_file():
@@ -218,100 +217,88 @@ class Provisioner:
                     f"the interpreter archive {interpreter.url} is not in the project folder",
                     hint="put the file there, or lock with another source of Python",
                 )
-            return self._send_archive(interpreter, archive)
-        self._send(archive, self._home / name, what=f"CPython {interpreter.version}")
-        return found
+            check_members(archive)
+        return self._as_sent(interpreter, archive)
 
-    def _send_archive(self, interpreter: Interpreter, archive: Path) -> Interpreter:
-        """The interpreter as the host has it once it was sent its archive."""
-        check_members(archive)
+    def _as_sent(self, interpreter: Interpreter, archive: Path) -> tuple[Interpreter, _File]:
+        """The interpreter as the host has it once it was sent its archive, and that."""
         name = f".saf/python/{archive.name}"
-        self._send(archive, self._home / name, what=f"CPython {interpreter.version}")
-        return replace(interpreter, url=name)
+        file = _File(f"CPython {interpreter.version}", archive, self._home / name)
+        return replace(interpreter, url=name), file
 
-    def _send_code(self, python: str) -> str:
-        """saf-env's own files, unpacked on the host."""
-        data = _code()
-        folder = self._home / ".saf" / "code" / hashlib.sha256(data).hexdigest()[:16]
-        there = self._way.run(["test", "-d", str(folder)], env=_PATH, timeout=30.0)
-        if not there.ok:
-            self._way.put(data, f"{folder}.zip", timeout=_SENDING)
-            self._run([python, "-I", "-S", "-c", _UNPACK, str(folder)], timeout=60.0)
-        return str(folder)
-
-    def _send_wheels(self, environments: Sequence[EnvironmentPlan]) -> str:
-        """The wheels of ``environments``, in a folder on the host."""
-        found = {w for env in environments for w in fetch_wheels(env, self._uv, self._tell)}
-        folder = self._home / ".saf" / "cache" / "wheels"
-        listed = self._way.run(["ls", str(folder)], env=_PATH, timeout=30.0)
-        missing = sorted(found - {w for w in found if w.name in listed.stdout.split("\n")})
-        size = sum(wheel.stat().st_size for wheel in missing)
+    def _wheels(
+        self, environments: Sequence[EnvironmentPlan], has: Sequence[str]
+    ) -> dict[str, Path]:
+        """The wheels of ``environments`` that the host has not, by their digests."""
+        found: dict[str, Path] = {}
+        for env in environments:
+            found |= fetch_wheels(env, self._uv, self._tell)
+        missing = {digest: wheel for digest, wheel in found.items() if digest not in has}
+        size = sum(wheel.stat().st_size for wheel in missing.values())
         self._tell(f"sending {len(missing)} packages, {size / 1e6:.0f} MB")
-        for wheel in missing:
-            self._way.put(wheel, str(folder / wheel.name), timeout=_SENDING)
-        return str(folder)
+        return missing
 
-    def _send(self, source: Path, target: PurePosixPath, *, what: str, mode: int = 0o600) -> None:
-        """Send a file unless the host has the very same."""
-        digest = sha256(source)
-        if self._digest(target) == digest:
+    def _send(self, files: Sequence[_File], seen: Sequence[str]) -> None:
+        """Send files unless the host has the very same: ``seen`` are the digests there."""
+        wanted = {file: sha256(file.source) for file in files}
+        missing = [f for f, digest in zip(files, seen, strict=True) if digest != wanted[f]]
+        for file in missing:
+            self._tell(f"sending {file.what}, {file.source.stat().st_size / 1e6:.0f} MB")
+            self._way.put(file.source, str(file.target), mode=file.mode, timeout=_SENDING)
+        if not missing:
             return
-        self._tell(f"sending {what}, {source.stat().st_size / 1e6:.0f} MB")
-        self._way.put(source, str(target), mode=mode, timeout=_SENDING)
-        if self._digest(target) != digest:
-            raise ToolchainError(
-                f"{self._host.name}: {target} is not what was sent",
-                hint="run the command again; something on the way, or on that disk, changes files",
-            )
-
-    def _digest(self, path: PurePosixPath) -> str:
-        seen = self._way.run(["sh", "-c", _DIGEST, "sh", str(path)], env=_PATH, timeout=60.0)
-        return seen.stdout.split(" ")[0].lstrip("\\") if seen.ok else ""
+        now = digests(self._way, [file.target for file in missing])
+        for file, digest in zip(missing, now, strict=True):
+            if digest != wanted[file]:
+                raise there.changed(self._host.name, str(file.target))
 
     # What is run there
 
-    def _boot(self, interpreter: Interpreter, binary: str) -> str:
-        """The interpreter that our own files run under there, installed by uv, by digest."""
-        url = interpreter.url
-        if "://" not in url:
-            url = (self._home / url).as_uri()
-        build = Build(
-            interpreter.platform, interpreter.version, interpreter.build, url, interpreter.sha256
-        )
-        key, row = build.row()
-        place = self._home / ".saf" / "python" / f"agent-{interpreter.sha256[:12]}"
-        minor = interpreter.version.rpartition(".")[0]
-        python, link = place / key / "bin" / f"python{minor}", self._home / agent_python(Path())
-        ready = ["sh", "-c", '[ "$(readlink "$1")" = "$2" ] && "$1" -I -S -c ""', "sh"]
-        if self._way.run([*ready, str(link), str(python)], env=_PATH, timeout=30.0).ok:
-            return str(python)
-        self._tell(f"installing CPython {interpreter.version}")
-        table = place.with_suffix(".json")
-        self._way.put(json.dumps({key: row}).encode(), str(table), timeout=60.0)
-        self._run(["rm", "-rf", str(place)], timeout=60.0)
-        settings = {
-            **self._index_settings(),
-            "UV_CACHE_DIR": str(self._home / ".saf" / "cache" / "uv"),
-            "UV_PYTHON_DOWNLOADS": "manual",
-            "UV_PYTHON_DOWNLOADS_JSON_URL": str(table),
-            "UV_PYTHON_INSTALL_DIR": str(place),
-            "UV_NO_PROGRESS": "1",
-        }
-        argv = [binary, "python", "install", "--no-bin", "--no-config", key]
-        done = self._way.run(argv, env={**self._login(), **settings}, timeout=_INSTALLING)
-        if not done.ok:
-            raise failed(f"get CPython {interpreter.version} from {interpreter.url}", done)
-        self._run(["ln", "-sfn", str(python), str(link)], timeout=30.0)
-        return str(python)
+    def _boot(self, interpreter: Interpreter, archive: _File | None, binary: _File) -> Place:
+        """Send what the host needs before it runs anything of ours, and make its interpreter."""
+        place, code = Place(self._home, interpreter), self._code_folder()
+        files = [binary, *([archive] if archive else [])]
+        seen = look(self._way, place, code, [file.target for file in files])
+        if not seen.code:
+            self._way.put(_code(), f"{code}.zip", timeout=_SENDING)
+        if seen.sound:
+            files = [binary]  # the archive has done its part
+        self._send(files, seen.digests[: len(files)])
+        self._install(place, seen, str(binary.target))
+        return place
 
-    def _run(self, argv: list[str], *, timeout: float, stdin: str = "") -> CommandResult:
-        done = self._way.run(argv, env=self._login(), timeout=timeout, stdin=stdin)
-        if not done.ok:
+    def _install(self, place: Place, seen: Seen, uv: str) -> None:
+        if not seen.sound:
+            self._tell(f"installing CPython {place.interpreter.version}")
+            install(self._way, place, uv, {**self._login(), **self._index_settings()})
+        elif not seen.linked:
+            relink(self._way, place)
+
+    def _code_folder(self) -> PurePosixPath:
+        """Where saf-env's own files are on the host."""
+        return self._home / ".saf" / "code" / hashlib.sha256(_code()).hexdigest()[:16]
+
+    def _ask(
+        self, place: Place, wish: Mapping[str, Any], wheels: Mapping[str, Path]
+    ) -> dict[str, Any]:
+        """What the host answers to a request."""
+        host = self._host.name
+        argv = [place.python, "-I", "-S", "-c", _RUN, str(self._code_folder())]
+        done = self._way.run(
+            argv,
+            env=self._login(),
+            timeout=_SENDING + _INSTALLING,
+            stdin=there.tar(wish, wheels, host),
+        )
+        try:
+            answer: dict[str, Any] = json.loads(done.stdout.rpartition("\n")[2])
+        except ValueError as error:
             raise ToolchainError(
-                f"{self._host.name}: {PurePosixPath(argv[0]).name} failed:\n{done.tail(8)}",
-                hint="look at what is named above, then run the same command again",
-            )
-        return done
+                f"{host}: {place.python} gave no answer:\n{done.tail(8)}",
+                hint="look at what is named above, then run the same command again; if it stays "
+                "so, run `saf-env down --purge`, then `saf-env up`",
+            ) from error
+        return answer
 
     def _login(self) -> dict[str, str]:
         return {**_PATH, "HOME": str(self._home), "LANG": "C.UTF-8"}
@@ -319,8 +306,8 @@ class Provisioner:
     def _index_settings(self) -> dict[str, str]:
         given = self._uv.variables()
         found = {k: v for k, v in given.items() if k in _INDEX_SETTINGS or _is_credential(k)}
-        # A host without a way to the index is soon told from one with a slow way.
-        return {"UV_HTTP_RETRIES": "1", "UV_HTTP_CONNECT_TIMEOUT": "5", **found}
+        # What a host cannot get at once, it is sent.
+        return {"UV_HTTP_RETRIES": "0", "UV_HTTP_CONNECT_TIMEOUT": "5", **found}
 
     def _tell(self, text: str) -> None:
         self._step(f"{self._host.name}: {text}")

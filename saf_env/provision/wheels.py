@@ -5,12 +5,13 @@ pip fetches them, for whichever platform, by the digests of the lock; they are k
 
 from __future__ import annotations
 
-import hashlib
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from saf_env import probe
 from saf_env.errors import ToolchainError
 from saf_env.lock.packages import Pin, applies, parse, render
 from saf_env.plan.model import EnvironmentPlan
@@ -36,13 +37,16 @@ _SETTINGS = {
 """What uv's settings are called for pip; pip's own, where the user has them, count too."""
 
 
-def fetch_wheels(env: EnvironmentPlan, uv: Uv, notify: Notify) -> list[Path]:
+def fetch_wheels(env: EnvironmentPlan, uv: Uv, notify: Notify) -> dict[str, Path]:
     """The wheel of every package of ``env``, fetched as far as they are not in the cache.
 
     Args:
         env: which packages, for which platform and Python.
         uv: the pinned uv of this machine, whose settings say where the index is.
         notify: gets a line when something is fetched.
+
+    Returns:
+        The files by their SHA-256 in hex.
 
     Raises:
         ToolchainError: they cannot be had exactly as locked.
@@ -68,14 +72,14 @@ def fetch_wheels(env: EnvironmentPlan, uv: Uv, notify: Notify) -> list[Path]:
             f"the index has given no locked wheel of {', '.join(lacking)}",
             hint="run the command again; if it stays so, `saf-env lock` makes a new lock",
         )
-    return sorted(found.values())
+    return dict(found.values())
 
 
-def _found(place: Path, pins: list[Pin]) -> Mapping[Pin, Path]:
-    """The files in ``place`` that are those of ``pins``, by digest."""
-    files = {}
-    for path in place.glob("*.whl"):
-        files[f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"] = path
+def _found(place: Path, pins: list[Pin]) -> Mapping[Pin, tuple[str, Path]]:
+    """The files in ``place`` that are those of ``pins``, each with its digest."""
+    wheels = [str(path) for path in place.glob("*.whl")]
+    seen = probe.digests(wheels, [os.stat(wheel).st_size for wheel in wheels])
+    files = {f"sha256:{digest}": (digest, Path(wheel)) for wheel, digest in seen.items() if digest}
     return {pin: files[digest] for pin in pins for digest in pin.hashes if digest in files}
 
 

@@ -125,6 +125,18 @@ class Transport(Protocol):
 class FileTransport(Transport, Protocol):
     """A transport to another host, whose files we cannot write ourselves."""
 
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str],
+        timeout: float,
+        stdin: str | Iterable[bytes] = "",
+        cwd: str | None = None,
+    ) -> CommandResult:
+        """See :meth:`Transport.run`; ``stdin`` as for :meth:`start`."""
+        ...
+
     def start(
         self, argv: Sequence[str], *, env: Mapping[str, str], stdin: str | Iterable[bytes] = ""
     ) -> Running:

@@ -7,13 +7,12 @@ sent, ``ssh_client`` how ssh is called, ``ssh_failures`` what its messages mean.
 from __future__ import annotations
 
 import contextlib
-import io
 import itertools
 import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from saf_env.errors import (
@@ -24,7 +23,8 @@ from saf_env.errors import (
     SafEnvError,
 )
 from saf_env.transports.base import CommandResult
-from saf_env.transports.process import PART, Sink, decode, is_listened_on
+from saf_env.transports.process import Sink, decode, is_listened_on
+from saf_env.transports.source import parts, size_of
 from saf_env.transports.ssh_client import SshClient
 from saf_env.transports.ssh_failures import (
     Target,
@@ -98,13 +98,12 @@ class SshTransport:
         *,
         env: Mapping[str, str],
         timeout: float,
-        stdin: str = "",
+        stdin: str | Iterable[bytes] = "",
         cwd: str | None = None,
     ) -> CommandResult:
-        """See :meth:`saf_env.transports.base.Transport.run`. Connecting has a limit of its own."""
+        """See :meth:`saf_env.transports.base.FileTransport.run`. Connecting has its own limit."""
         script = run_script(argv, env, cwd)
-        feed = [stdin.encode("utf-8", "replace")]
-        return self._execute(argv, script, feed, timeout)
+        return self._execute(argv, script, _feed(stdin), timeout)
 
     def stream(
         self,
@@ -122,21 +121,20 @@ class SshTransport:
         self, argv: Sequence[str], *, env: Mapping[str, str], stdin: str | Iterable[bytes] = ""
     ) -> SshCommand:
         """See :meth:`saf_env.transports.base.FileTransport.start`. ``poll`` tells what fails."""
-        feed = [stdin.encode("utf-8", "replace")] if isinstance(stdin, str) else stdin
         script = run_script(argv, env, None)
         self._connect()
         with contextlib.ExitStack() as room:
             # Never wait for room here: beyond it, ssh makes a connection of its own.
             if self._slots.acquire(blocking=False):
                 room.callback(self._slots.release)
-            command = self._open(argv, script, feed)
+            command = self._open(argv, script, _feed(stdin))
             command.watch(room.pop_all().close)
         return command
 
     def put(self, source: Path | bytes, target: str, *, mode: int = 0o600, timeout: float) -> None:
         """See :meth:`saf_env.transports.base.FileTransport.put`."""
-        script = put_script(target, _size(source, self.host), mode)
-        done = self._execute(["write", target], script, _parts(source), timeout)
+        script = put_script(target, size_of(source, self.host), mode)
+        done = self._execute(["write", target], script, parts(source), timeout)
         if not done.ok:
             raise BringUpError(
                 f"{self.host}: cannot write {target}: {done.tail(3)}",
@@ -363,6 +361,10 @@ class SshCommand:
         return unreachable(target, said)
 
 
+def _feed(stdin: str | Iterable[bytes]) -> Iterable[bytes]:
+    return [stdin.encode("utf-8", "replace")] if isinstance(stdin, str) else stdin
+
+
 def _writer(stream: int) -> Sink:
     """Writes to a stream of our own, until nobody reads it any more."""
 
@@ -372,25 +374,3 @@ def _writer(stream: int) -> Sink:
                 data = data[os.write(stream, data) :]
 
     return write
-
-
-def _size(source: Path | bytes, host: str) -> int:
-    """How many bytes a source has, after a look whether it can be read."""
-    if isinstance(source, bytes):
-        return len(source)
-    try:
-        if not source.is_file():
-            source.stat()
-            raise BringUpError(f"{host}: cannot send {source}: it is not a file")
-        source.open("rb").close()
-        return source.stat().st_size
-    except OSError as error:
-        raise BringUpError(f"{host}: cannot send {source}: {error.strerror}") from error
-
-
-def _parts(source: Path | bytes) -> Iterator[bytes]:
-    """A source part by part: a file is never read as a whole."""
-    # Opened by the thread that reads: closing it from another would wait for a read that hangs.
-    with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
-        while part := file.read(PART):
-            yield part

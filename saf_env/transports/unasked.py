@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -27,7 +27,7 @@ class UnaskedTransport:
         *,
         env: Mapping[str, str],
         timeout: float,
-        stdin: str = "",
+        stdin: str | Iterable[bytes] = "",
         cwd: str | None = None,
     ) -> NoReturn:
         """Raise HostUnreachableError."""
@@ -39,7 +39,9 @@ class UnaskedTransport:
         """Raise HostUnreachableError."""
         self._refuse()
 
-    def start(self, argv: Sequence[str], *, env: Mapping[str, str], stdin: str = "") -> NoReturn:
+    def start(
+        self, argv: Sequence[str], *, env: Mapping[str, str], stdin: str | Iterable[bytes] = ""
+    ) -> NoReturn:
         """Raise HostUnreachableError."""
         self._refuse()
 

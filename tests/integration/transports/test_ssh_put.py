@@ -130,3 +130,13 @@ def test_a_cut_leaves_the_old_file(sshd: Sshd, tmp_path: Path) -> None:
     host.put(b"new", str(tmp_path / "file"), timeout=20)
     eventually(lambda: {p.name for p in tmp_path.iterdir()} == {"file"}, 5, "nothing else is left")
     assert (tmp_path / "file").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("user", ["bashful", "fishy"])
+def test_a_command_is_fed(sshd: Sshd, user: str) -> None:
+    env = {"PATH": "/usr/bin:/bin"}
+    data = [bytes(range(256)) * 4096] * 40
+    done = sshd.transport(user).run(["wc", "-c"], env=env, timeout=20, stdin=iter(data))
+    assert (done.code, done.stdout.split()) == (0, [str(sum(map(len, data)))])
+    early = sshd.transport(user).run(["false"], env=env, timeout=20, stdin=iter(data))
+    assert early.code == 1, "who does not read to the end is no failure of ours"
