@@ -17,7 +17,7 @@ from saf_env.lock.downloads import Build
 from saf_env.lock.model import Interpreter
 from saf_env.plan.build import agent_python
 from saf_env.provision.digests import DIGESTS, parse
-from saf_env.provision.failures import failed
+from saf_env.provision.failures import failed, reaches_nothing
 from saf_env.provision.interpreters import folder_name, is_made, marker_of, other_inside
 from saf_env.transports.base import FileTransport
 
@@ -39,7 +39,7 @@ if "$python" -I -S -c "" >/dev/null 2>&1; then echo sound; fi
 """
 _INSTALL = f"""
 set -eu
-folder=$1 uv=$2 key=$3 row=$4 python=$5 version=$6 marker=$7 link=$8
+folder=$1 uv=$2 key=$3 row=$4 python=$5 version=$6 marker=$7 link=$8 trial=$9
 rm -rf -- "$folder"
 mkdir -p -- "$folder"
 printf %s "$row" >"$UV_PYTHON_DOWNLOADS_JSON_URL"
@@ -48,12 +48,20 @@ found=$("$python" -I -S -c 'import sys
 print(sys.implementation.name, ".".join(str(part) for part in sys.version_info[:3]))')
 if [ "$found" != "cpython $version" ]; then echo "other $found"; exit 1; fi
 cd -- "$folder"
+# Nothing is installed: the index is asked for one package.
+if [ -n "$trial" ]; then
+    printf '%s\\n' "$trial" | "$uv" pip install --dry-run --no-config \
+        --python "$python" --target trial --require-hashes --only-binary :all: --no-deps \
+        -r - >said 2>&1 &
+fi
 find "$key" -type f ! -name "*.pyc" -exec sh -c '
     sha256sum -- "$@" 2>/dev/null || shasum -a 256 -- "$@"
 ' sh {{}} + >sums
 printf %s "$marker" >{probe.MARKER}.new
 mv -f -- {probe.MARKER}.new {probe.MARKER}
 ln -sfn -- "$python" "$link"
+if [ -n "$trial" ] && ! wait "$!"; then cat said; fi
+rm -rf said trial
 """
 
 
@@ -140,7 +148,9 @@ def look(
     return Seen(digests, "code" in lines, made and "sound" in lines, "linked" in lines)
 
 
-def install(way: FileTransport, place: Place, uv: str, variables: Mapping[str, str]) -> None:
+def install(
+    way: FileTransport, place: Place, uv: str, variables: Mapping[str, str], trial: str
+) -> bool:
     """Install the interpreter in its place, whatever is there.
 
     Args:
@@ -148,6 +158,10 @@ def install(way: FileTransport, place: Place, uv: str, variables: Mapping[str, s
         place: where.
         uv: the binary there.
         variables: what uv's settings are there.
+        trial: a requirement for which the index is asked meanwhile; empty for none.
+
+    Returns:
+        Whether it has turned out that the host reaches no index.
 
     Raises:
         HostUnreachableError: the connection was lost.
@@ -165,12 +179,13 @@ def install(way: FileTransport, place: Place, uv: str, variables: Mapping[str, s
         "UV_PYTHON_INSTALL_DIR": str(place.folder),
     }
     words = [str(place.folder), uv, key, json.dumps({key: row}), place.python, one.version]
-    words += [json.dumps(marker_of(one, place.binary)), place.link]
+    words += [json.dumps(marker_of(one, place.binary)), place.link, trial]
     done = way.run(["sh", "-c", _INSTALL, "sh", *words], env=settings, timeout=_INSTALLING)
     if done.stdout.startswith("other "):
         raise other_inside(one, done.stdout.partition(" ")[2].strip())
     if not done.ok:
         raise failed(f"get CPython {one.version} from {one.url}", done)
+    return reaches_nothing(done.stdout)
 
 
 def relink(way: FileTransport, place: Place) -> None:

@@ -49,9 +49,17 @@ def failed(what: str, result: CommandResult) -> ToolchainError:
         what: what was to be done, as in "cannot ``what``".
         result: the finished command; the end of its output becomes part of the message.
     """
-    said = result.stderr + result.stdout
-    hint = next((h for words, h in _HINTS if any(w in said for w in words)), "")
+    hint = _hint(result.stderr + result.stdout)
     return ToolchainError(
         f"{result.host}: cannot {what}:\n{result.tail()}",
         hint=hint or "what uv said above is the reason; run the command again once it is resolved",
     )
+
+
+def reaches_nothing(said: str) -> bool:
+    """Whether a uv command that said this has failed for the want of a network."""
+    return _hint(said) == OFFLINE
+
+
+def _hint(said: str) -> str:
+    return next((hint for words, hint in _HINTS if any(word in said for word in words)), "")

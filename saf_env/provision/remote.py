@@ -18,6 +18,7 @@ from typing import Any
 from saf_env import probe
 from saf_env.errors import ToolchainError
 from saf_env.lock.model import Interpreter
+from saf_env.lock.packages import render
 from saf_env.plan.model import EnvironmentPlan, HostPlan
 from saf_env.platforms import this_platform
 from saf_env.provision import there
@@ -31,7 +32,7 @@ from saf_env.provision.failures import OFFLINE
 from saf_env.provision.folders import Notify, guard
 from saf_env.provision.pack import check_members, sha256
 from saf_env.provision.uv_binary import fetch_uv
-from saf_env.provision.wheels import fetch_wheels
+from saf_env.provision.wheels import fetch_wheels, pins_of
 from saf_env.transports.base import FileTransport
 from saf_env.uv import Uv, pinned_version, pinned_wheels
 
@@ -142,8 +143,9 @@ class Provisioner:
         """
         binary = self._uv_file(uv_version)
         sent, archive = self._own_archive(interpreter)
+        trial = render(pins_of(environments[0])[:1]) if environments else ""
         try:
-            place = self._boot(sent or interpreter, archive, binary)
+            place, lost = self._boot(sent or interpreter, archive, binary, trial)
         except ToolchainError as error:
             if sent or error.hint != OFFLINE:
                 raise
@@ -151,7 +153,7 @@ class Provisioner:
             file = fetch_archive(interpreter, self._uv, self._tell)
             check_members(file)
             sent, archive = self._as_sent(interpreter, file)
-            place = self._boot(sent, archive, binary)
+            place, lost = self._boot(sent, archive, binary, trial)
         if not environments:
             return
         names = ", ".join(env.lock.name for env in environments)
@@ -164,7 +166,9 @@ class Provisioner:
             )
             return self._ask(place, wish, wheels)
 
-        answer = ask({}, **self._index_settings())
+        answer: dict[str, Any] = {"hint": OFFLINE, "wheels": []}
+        if not lost:
+            answer = ask({}, **self._index_settings())
         if answer.get("hint") == OFFLINE:
             self._tell("it reaches no package index; sending it the packages")
             wheels = self._wheels(environments, answer["wheels"])
@@ -254,8 +258,14 @@ class Provisioner:
 
     # What is run there
 
-    def _boot(self, interpreter: Interpreter, archive: _File | None, binary: _File) -> Place:
-        """Send what the host needs before it runs anything of ours, and make its interpreter."""
+    def _boot(
+        self, interpreter: Interpreter, archive: _File | None, binary: _File, trial: str
+    ) -> tuple[Place, bool]:
+        """Send what the host needs before it runs anything of ours, and make its interpreter.
+
+        Returns:
+            Where that is, and whether it has turned out that the host reaches no index.
+        """
         place, code = Place(self._home, interpreter), self._code_folder()
         files = [binary, *([archive] if archive else [])]
         seen = look(self._way, place, code, [file.target for file in files])
@@ -264,15 +274,17 @@ class Provisioner:
         if seen.sound:
             files = [binary]  # the archive has done its part
         self._send(files, seen.digests[: len(files)])
-        self._install(place, seen, str(binary.target))
-        return place
+        # Who has our code already may have wheels too, and is to tell which.
+        return place, self._install(place, seen, str(binary.target), "" if seen.code else trial)
 
-    def _install(self, place: Place, seen: Seen, uv: str) -> None:
+    def _install(self, place: Place, seen: Seen, uv: str, trial: str) -> bool:
         if not seen.sound:
             self._tell(f"installing CPython {place.interpreter.version}")
-            install(self._way, place, uv, {**self._login(), **self._index_settings()})
-        elif not seen.linked:
+            settings = {**self._login(), **self._index_settings()}
+            return install(self._way, place, uv, settings, trial)
+        if not seen.linked:
             relink(self._way, place)
+        return False
 
     def _code_folder(self) -> PurePosixPath:
         """Where saf-env's own files are on the host."""

@@ -51,12 +51,7 @@ def fetch_wheels(env: EnvironmentPlan, uv: Uv, notify: Notify) -> dict[str, Path
     Raises:
         ToolchainError: they cannot be had exactly as locked.
     """
-    interpreter = env.interpreter
-    pins = [
-        Pin(pin.name, pin.version, "", pin.hashes)
-        for pin in parse(env.lock.text)
-        if applies(pin.marker, interpreter.platform, interpreter.version)
-    ]
+    interpreter, pins = env.interpreter, pins_of(env)
     minor = interpreter.version.rpartition(".")[0]
     place = cache_root(uv.home, uv.environ) / "wheels" / f"{interpreter.platform}-{minor}"
     with guard(place, notify):
@@ -73,6 +68,16 @@ def fetch_wheels(env: EnvironmentPlan, uv: Uv, notify: Notify) -> dict[str, Path
             hint="run the command again; if it stays so, `saf-env lock` makes a new lock",
         )
     return dict(found.values())
+
+
+def pins_of(env: EnvironmentPlan) -> list[Pin]:
+    """The packages of ``env`` on its platform, without markers."""
+    interpreter = env.interpreter
+    return [
+        Pin(pin.name, pin.version, "", pin.hashes)
+        for pin in parse(env.lock.text)
+        if applies(pin.marker, interpreter.platform, interpreter.version)
+    ]
 
 
 def _found(place: Path, pins: list[Pin]) -> Mapping[Pin, tuple[str, Path]]:
