@@ -93,10 +93,11 @@ def attest(request: dict[str, Any]) -> dict[str, Any]:
     What each said is kept in the GCS, so that any host of the cluster can judge it.
 
     Returns:
-        ``nodes`` as of :func:`nodes`; ``facts`` by node name. A node whose worker fails, or does
-        not answer in time, has ``{"error": reason}`` for facts.
+        ``nodes`` as of :func:`nodes`, when all is done; ``facts`` by node name. A node whose worker
+        fails, or does not answer in time, has ``{"error": reason}`` for facts.
     """
     import ray
+    from ray.exceptions import RaySystemError, RpcError
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     address, via = request["address"], request["via"]
@@ -133,6 +134,8 @@ def attest(request: dict[str, Any]) -> dict[str, Any]:
             facts[name] = {"error": f"{type(error).__name__}: {error}"}
     ray.shutdown()
     _note(address, {run: facts[name] for run, name in request["runs"].items() if name in facts})
+    with contextlib.suppress(RpcError, RaySystemError, RuntimeError):  # it was there a moment ago
+        found = nodes(address, timeout=5.0, told=True)
     return {"nodes": found, "facts": facts}
 
 

@@ -53,11 +53,13 @@ class UpResult:
     Attributes:
         started: names of the nodes that it started, in order.
         attested: names of those that have proven what they are; both are empty when all was well.
+        ray: what the GCS knew at the last attestation; None where nothing was to be attested.
         seconds: wall time from the first look to the last attestation.
     """
 
     started: tuple[str, ...]
     attested: tuple[str, ...]
+    ray: Sequence[RayNode] | None
     seconds: float
 
 
@@ -107,7 +109,7 @@ class Lifecycle:
         ]
         self._record(running, told)
         if not missing and not unproven:
-            return UpResult((), (), time.monotonic() - began)
+            return UpResult((), (), None, time.monotonic() - began)
         if missing:
             self._clear(missing)
             gate(missing)
@@ -115,13 +117,13 @@ class Lifecycle:
             runs |= {n.name: f"{plan_digest(n, address)}.{secrets.token_hex(4)}" for n in missing}
         started = tuple(node.name for node in missing)
         try:
-            self._bring_up(missing, runs, {*unproven, *started})
+            ray = self._bring_up(missing, runs, {*unproven, *started})
         except BaseException:
             # Also on Ctrl-C: what this call started must not outlive it.
             self._take_down(started)
             raise
         joined = tuple(n.name for n in self._plan.nodes if n.name in {*unproven, *started})
-        return UpResult(started, joined, time.monotonic() - began)
+        return UpResult(started, joined, ray, time.monotonic() - began)
 
     def _wanted(self, only: Collection[str]) -> set[str]:
         """Names of the nodes to bring up; a head that is not ours to start has to be there."""
@@ -191,7 +193,7 @@ class Lifecycle:
 
     def _bring_up(
         self, missing: Sequence[NodePlan], runs: Mapping[str, str], joining: set[str]
-    ) -> None:
+    ) -> list[RayNode]:
         plan = self._plan
         wanted = {run: name for name, run in runs.items() if name in joining}
         probe, via = (probe_source(), REQUEST), self._driver_node(runs)
@@ -212,6 +214,7 @@ class Lifecycle:
         self._judge([n for n in plan.nodes if n.name in joining], nodes, facts)
         self._state = self._state.with_attested(joining)
         states.write(plan.home, plan.name, self._state)
+        return nodes
 
     def _driver_node(self, runs: Mapping[str, str]) -> NodePlan:
         """The node that the driver which attests works through: the head, or one of this host."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -51,15 +51,20 @@ class Look:
         return seen and not self.leftovers
 
 
-def look(project: Project) -> Look:
-    """See :class:`Look`. Nothing is changed, and no state file is believed."""
+def look(project: Project, known: Sequence[RayNode] | None = None) -> Look:
+    """See :class:`Look`. Nothing is changed, and no state file is believed.
+
+    Args:
+        project: the cluster.
+        known: what the GCS has just said of its nodes; it is asked when not given.
+    """
     plan, hosts = project.plan, project.hosts()
     state = states.read(plan.home, plan.name)
     with ThreadPoolExecutor() as pool:
         facts = pool.submit(gather, project, plan.nodes, tolerant=True)
         seen_there, lost = hosts.look(state.recorded)
         found = by_node(seen_there)
-        known = _known(project, found)
+        known = _known(project, found) if known is None else known
         seen = facts.result()
     by_run = {node.run: node for node in known or ()}
     elsewhere = {*lost, *hosts.unasked}
@@ -96,7 +101,7 @@ def look(project: Project) -> Look:
     return Look(nodes, ray, others, leftovers, lost, known is not None)
 
 
-def _known(project: Project, found: Mapping[str, Found]) -> list[RayNode] | None:
+def _known(project: Project, found: Mapping[str, Found]) -> Sequence[RayNode] | None:
     """What the GCS knows; None when it does not answer, or cannot be asked from here."""
     plan, head = project.plan, project.plan.head
     # Without the token nobody is let in: what runs cannot be asked.

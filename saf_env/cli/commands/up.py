@@ -133,13 +133,14 @@ def _up(
 
     plan = context.plan
     make_token(context)
-    # What looks ready needs no second look; where nothing was started there is nothing to see.
-    if states.read(context.place, plan.name).nodes and (seen := look(context)).ready(wanted):
+    # What looks ready needs no second look; what was not started from here is seen soon enough.
+    started = states.read(context.place, plan.name).nodes
+    if started.keys() >= {*wanted} and (seen := look(context)).ready(wanted):
         return seen.nodes, ()
     result = _bring_up(context, arguments, progress)
     if len(result.attested) == len(plan.nodes):
         return [as_attested(node) for node in plan.nodes], result.started
-    seen = look(context)
+    seen = look(context, result.ray)
     if not seen.ready(wanted):
         found = [f"{s.node.name} is {s.state}" for s in seen.nodes if s.node.name in wanted]
         raise BringUpError(
