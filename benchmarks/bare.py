@@ -139,7 +139,7 @@ class _Plain:
     plan: dict[str, Any]
 
     def copy(self) -> float:
-        """The same files in one stream: uv, the interpreter's archive, and the wheels."""
+        """The same files in one stream: uv, an interpreter to unpack, and wheels."""
         own = self.project.home / ".saf"
         (interpreter,) = (own / "python").glob("packed-*.tar.gz")
         platform = self.plan["nodes"][1]["platform"]
@@ -148,11 +148,14 @@ class _Plain:
         names = self.beta.run(["ls", str(_HOME / ".saf" / "cache" / "wheels")]).stdout.split()
         files += [found for name in names for found in cache.glob(f"{platform}-*/{name}")]
         argv = ["sh", "-c", _COPY, "sh", *map(str, files)]
-        return timed(argv, env=self.project.env, cwd=self.project.home)
+        sent = timed(argv, env=self.project.env, cwd=self.project.home)
+        archive = str(_PLAIN / interpreter.name)
+        unpack = self.beta.command(["tar", "-xzf", archive, "-C", str(_PLAIN)])
+        return sent + timed(unpack, env=self.project.env, cwd=self.project.home)
 
     def sync(self) -> float:
-        """The environment, of the interpreter that we have unpacked there."""
-        python, env = _HOME / ".saf" / "python" / "agent", _PLAIN / "env"
+        """The environment."""
+        python, env = _PLAIN / "python" / "bin" / "python3", _PLAIN / "env"
         lock = self.project.home / "lockfiles" / _CLUSTER / environment_path("base")
         self.beta.put(str(_PLAIN / "lock.txt"), lock)
         self._run("uv", "venv", "--no-config", "--quiet", "--python", str(python), str(env))
