@@ -143,12 +143,27 @@ def test_a_container_that_is_killed_joins_again(up: Several, beta: Machine) -> N
     eventually(lambda: up.status() == READY, 60, "it has joined again")
 
 
-def test_an_engine_that_ends_is_told(up: Several, beta: Machine) -> None:
+def test_a_restarted_engine_brings_its_containers_back(up: Several, beta: Machine) -> None:
+    (old,) = engine.docker(beta, "ps", "--quiet").split()
+    for name in ("session_latest/sockets/x", "session_2000-01-01_1/x"):  # of earlier starts
+        make = f"mkdir -p /ray/{Path(name).parent}; touch /ray/{name}"
+        engine.docker(beta, "exec", old, "sh", "-c", make)
     engine.stop(beta)
     found = json.loads(up.saf_env("check", "--json").stdout)["findings"]
     assert ("docker-engine", "beta-linux", "fail") in {
         (f["id"], f["node"], f["level"]) for f in found
     }
+    assert up.status()["head"] == "ready"
+    engine.start(beta)
+    eventually(lambda: up.status() == READY, 120, "it has joined again")
+    assert engine.docker(beta, "ps", "--quiet").split() == [old], "the engine started it again"
+    stale = ["-name", "x", "-o", "-name", "session_2*"]
+    assert len(engine.docker(beta, "exec", old, "find", "/ray", *stale).split()) == 1
+    assert up.ok("logs", "beta-linux")
+
+
+def test_an_engine_that_ends_is_told(up: Several, beta: Machine) -> None:
+    engine.stop(beta)
     refused(up.saf_env("down"), 6, "beta-linux may still be there")
     engine.start(beta)
     up.ok("down")

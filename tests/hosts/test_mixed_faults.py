@@ -263,29 +263,6 @@ def test_a_foreign_container_beside_a_running_cluster(down: Mixed) -> None:
         down.ok("down")
 
 
-def test_a_restarted_engine_brings_its_containers_back(down: Mixed) -> None:
-    script = Path(__file__).parents[2] / "images" / "engine.sh"
-    status = subprocess.run(["sh", str(script), "status"], capture_output=True, check=False)
-    if b"started by images/engine.sh" not in status.stdout:
-        pytest.skip("the engine was not started by `make engine`, and is not ours to restart")
-    down.ok("up")
-    old = down.container("box")
-    for name in ("session_latest/sockets/x", "session_2000-01-01_1/x"):  # of earlier starts
-        docker("exec", old, "sh", "-c", f"mkdir -p /ray/{Path(name).parent}; touch /ray/{name}")
-    subprocess.run(["sh", str(script), "stop"], check=True, timeout=120)
-    try:
-        assert down.status()["metal"] == "ready"
-    finally:
-        subprocess.run(["sh", str(script), "start"], check=True, timeout=120)
-    eventually(lambda: down.status() == READY, 120, "they have joined again")
-    assert down.container("box") == old, "the engine started it again"
-    assert down.places().keys() == READY.keys()
-    left = docker("exec", old, "find", "/ray", "-name", "x", "-o", "-name", "session_2*").split()
-    assert len(left) == 1
-    assert down.ok("logs", "box")
-    down.ok("down")
-
-
 def test_an_engine_of_another_machine(down: Mixed) -> None:
     there = {"DOCKER_HOST": "tcp://127.0.0.1:9"}
     refused(down.saf_env("up", environ=there), 4, "docker-engine", "does not answer")
