@@ -6,7 +6,7 @@ import hashlib
 import os
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -77,6 +77,7 @@ class Connections:
         self._environ = environ
         self._ways: dict[HostPlan, SshTransport] = {}
         self._given_up: dict[str, dict[str, HostUnreachableError]] = {}
+        self._held: dict[str, dict[str, Callable[[], None]]] = {}
 
     def way(self, host: HostPlan, spec: ClusterSpec) -> FileTransport:
         """The way to another host, also to one that this machine does not ask as a rule."""
@@ -116,7 +117,8 @@ class Connections:
             if name not in unasked
         }
         made |= {name: self._unasked(plans[name], spec.here) for name in unasked if spec}
-        return Hosts(made, folder, places, head, self._given_up.setdefault(cluster, {}))
+        given_up = self._given_up.setdefault(cluster, {})
+        return Hosts(made, folder, places, head, given_up, self._held.setdefault(cluster, {}))
 
     def _host(self, plan: HostPlan, cluster: str, folder: Path, *, containers: bool) -> Host:
         token, place = token_path(plan.home, cluster), states.folder(self._home, cluster)

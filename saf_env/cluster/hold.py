@@ -16,6 +16,8 @@ to judge whether its maker lives, and two may come to the same answer at once.)
 The shell ends with its standard input, so with the command here, or with the connection. Where
 neither is seen to end, of a machine that has lost its power or its cable, it gives up once it was
 told nothing for :data:`SILENCE`; a machine that sleeps for longer than that loses the lock too.
+So a holder is asked before any node is started or stopped: it says again what it is told. Who has
+lost the lock of the head's host changes nothing more anywhere; that of another host, nothing there.
 """
 
 from __future__ import annotations
@@ -24,11 +26,12 @@ import contextlib
 import fcntl
 import os
 import secrets
-import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import TextIO, cast
 
 from saf_env.cluster.claims import NOTE, OURS, belongs_to_another, claim_here, origin, who
@@ -44,10 +47,13 @@ SILENCE = 60.0
 BEAT = 20.0
 """Seconds between two lines to a holder."""
 
-_ANSWER = 30.0  # seconds for the first word of a holder
+_ANSWER = 30.0  # seconds for an answer of a holder
 _FREE = 2.0  # seconds for a holder to end; it does at once where the connection is any good
 
 _PATH = {"PATH": "/usr/bin:/bin:/usr/sbin:/sbin"}
+
+Words = SimpleQueue[bytes]
+"""What a holder is told."""
 
 # Nothing but the shell may keep descriptor 9: the lock is free when it is closed everywhere. What
 # watches it sleeps a second at a time: a longer sleep would be left behind when the watch is ended.
@@ -96,7 +102,7 @@ keep() {
         ) 9>&- </dev/null >/dev/null &
         watch=$!
         read -r beat
-    do kill $watch; wait $watch; done
+    do kill $watch; wait $watch; [ -z "$beat" ] || echo "$beat"; done
     kill $watch; wait $watch
     leave
 } 2>/dev/null
@@ -122,8 +128,9 @@ echo "unable $file cannot be written"
 )
 """The shell that holds the lock of a host; its first line tells how that went.
 
-``held``; ``busy``, the time there, and what the lock's holder has written down; ``taken`` and the
-note of the folder, see :mod:`saf_env.cluster.claims`; or ``unable`` and why.
+``held``, and then each word that it is told; ``busy``, the time there, and what the lock's holder
+has written down; ``taken`` and the note of the folder, see :mod:`saf_env.cluster.claims`; or
+``unable`` and why.
 """
 
 
@@ -163,6 +170,7 @@ class Work:
 def hold(hosts: Hosts, work: Work, names: Collection[str]) -> Iterator[dict[str, Unreachable]]:
     """Be the only saf-env that works on a cluster; gives the hosts that cannot be reached, and why.
 
+    ``hosts`` start and stop nothing from when a lock is lost, as if its host were out of reach.
     Nothing but their answers is waited for: who comes second is told at once. Hosts that are not
     for this machine to ask are left out: a node that joins from its own host is held there.
 
@@ -185,8 +193,10 @@ def hold(hosts: Hosts, work: Work, names: Collection[str]) -> Iterator[dict[str,
     try:
         _, lost = hosts.ask(first, holder.take)
         _, missed = hosts.ask([name for name in others if name not in first], holder.take)
+        hosts.held.update({name: partial(holder.ask, [*first, name]) for name in hosts.names})
         yield lost | missed
     finally:
+        hosts.held.clear()
         holder.free()
 
 
@@ -197,8 +207,8 @@ class _Holder:
         self._shared = shared  # who runs the cluster has its things in our folder here
         self._work = work
         self._folder = folder
-        self._done = threading.Event()
-        self._there: list[Running] = []
+        self._there: dict[str, tuple[Running, Words]] = {}
+        self._lost: dict[str, Unreachable] = {}
         self._here = contextlib.ExitStack()
 
     def take(self, host: Host) -> None:
@@ -210,21 +220,54 @@ class _Holder:
             return
         way = cast(FileTransport, host.transport)
         argv = ["sh", "-c", HOLDER, "sh", *self._words(host)]
-        running = way.start(argv, env=_PATH, stdin=beats(self._done))
-        self._there.append(running)
+        words: Words = SimpleQueue()
+        running = way.start(argv, env=_PATH, stdin=beats(words))
+        self._there[host.plan.name] = running, words
         try:
-            said = _first_line(running, host.plan.name)
+            said = _said(running, host.plan.name, "\n").partition("\n")[0]
         except Unreachable:
             way.close()  # whoever asks it next gets a new connection, or none
+            self._forget(host.plan.name)
             raise
-        self._judge(host, said)
+        if not self._is_held(host, said):
+            self._forget(host.plan.name)
+
+    def _forget(self, name: str) -> None:
+        """Ask no more after a lock that was never held."""
+        self._there.pop(name)[1].put(b"")
+
+    def ask(self, names: Sequence[str]) -> None:
+        """Raise HostUnreachableError when one of the locks that were taken of ``names`` is lost."""
+        for name in dict.fromkeys(names):
+            if name in self._there and name not in self._lost and (why := self._silence(name)):
+                again = "" if self._work.command == "down" else ", and run the same command again"
+                self._lost[name] = Unreachable(
+                    f"{name}: the lock of cluster {self._work.cluster} is lost there, and another "
+                    f"saf-env may be at work: {why}",
+                    hint=f"see that this machine stays awake and reaches {name}{again}",
+                )
+            if name in self._lost:
+                raise self._lost[name]
+
+    def _silence(self, name: str) -> str:
+        """Why the holder on a host does not answer; empty when it does."""
+        running, words = self._there[name]
+        word = secrets.token_hex(4)
+        words.put(f"{word}\n".encode())
+        try:
+            if word in _said(running, name, word):
+                return ""
+        except SafEnvError as error:
+            return error.message
+        return f"what held it has ended, as it does when it hears nothing for {SILENCE:.0f} s"
 
     def free(self) -> None:
         """Give the locks back, and see that the holders end: the next command may come at once."""
-        self._done.set()
+        for _, words in self._there.values():
+            words.put(b"")
         self._here.close()
         deadline = time.monotonic() + _FREE
-        for running in self._there:
+        for running, _ in self._there.values():
             with contextlib.suppress(SafEnvError):  # a connection that is lost frees it as well
                 while running.poll() is None and time.monotonic() < deadline:
                     time.sleep(0.002)
@@ -234,13 +277,14 @@ class _Holder:
         place = [str(self._folder), self._work.line, f"{SILENCE:.0f}", str(host.python)]
         return [*place, claim, self._folder.name, self._work.origin]
 
-    def _judge(self, host: Host, said: str) -> None:
+    def _is_held(self, host: Host, said: str) -> bool:
+        """Whether what a holder has said is that it holds the lock, where that is not an error."""
         word, _, rest = said.partition(" ")
         name = host.plan.name
         if word == "busy":
             now, _, line = rest.partition(" ")
             if self._work.run in line.split(" "):
-                return  # two hosts of the cluster file are one machine
+                return False  # two hosts of the cluster file are one machine
             raise busy(self._work.cluster, name, line, now)
         if word == "taken":
             raise belongs_to_another(host.plan, rest)
@@ -251,12 +295,19 @@ class _Holder:
                 f"{self._work.cluster} there: {rest or said or 'no answer'}",
                 hint="mend what is named above, then run the same command again",
             )
+        return word == "held"
 
 
-def beats(done: threading.Event, every: float = BEAT) -> Iterator[bytes]:
-    """A line to a holder now and then, until ``done``."""
-    while not done.wait(every):
-        yield b"\n"
+def beats(words: Words, every: float = BEAT) -> Iterator[bytes]:
+    """What a holder hears: ``words`` as they come, until an empty one, and a line now and then."""
+    word = b"\n"
+    while word:
+        try:
+            word = words.get(timeout=every)
+        except Empty:
+            word = b"\n"
+        if word:
+            yield word
 
 
 def busy(cluster: str, host: str, line: str, now: str) -> BusyError:
@@ -328,14 +379,14 @@ def _locked(path: Path, cluster: str, host: str) -> TextIO:
         ) from error
 
 
-def _first_line(running: Running, host: str) -> str:
-    """What a holder says first.
+def _said(running: Running, host: str, word: str) -> str:
+    """What a holder has said once ``word`` is in it, or it has ended.
 
     Raises:
-        HostUnreachableError: the connection was lost; or nothing was said for too long.
+        HostUnreachableError: the connection was lost; or ``word`` was not said for too long.
     """
     deadline = time.monotonic() + _ANSWER
-    while "\n" not in (said := running.printed()):
+    while word not in (said := running.printed()):
         if running.poll() is not None:
             return running.printed().strip()
         if time.monotonic() > deadline:
@@ -345,4 +396,4 @@ def _first_line(running: Running, host: str) -> str:
                 hint="it may be overloaded, asleep or cut off; try again",
             )
         time.sleep(0.002)
-    return said.partition("\n")[0]
+    return said

@@ -60,6 +60,7 @@ class Hosts:
         places: the host of every node by name, as far as the cluster file and the state tell.
         head: name of the head's host, which is stopped last.
         given_up: hosts that are not asked any more, and why: see :meth:`give_up`.
+        held: by host, what raises once its lock is lost: see :func:`saf_env.cluster.hold.hold`.
     """
 
     def __init__(
@@ -69,12 +70,14 @@ class Hosts:
         places: Mapping[str, str],
         head: str,
         given_up: dict[str, HostUnreachableError] | None = None,
+        held: dict[str, Callable[[], None]] | None = None,
     ) -> None:
         self._hosts = hosts
         self._folder = folder
         self._places = places
         self._head = head
         self.given_up = {} if given_up is None else given_up
+        self.held = {} if held is None else held
 
     def __getitem__(self, name: str) -> Host:
         return self._hosts[name]
@@ -108,6 +111,11 @@ class Hosts:
         if name in self.given_up:
             raise self.given_up[name]
 
+    def _refuse_unheld(self, name: str) -> None:
+        """Raise HostUnreachableError when the lock by which we change a host is lost."""
+        if name in self.held:
+            self.held[name]()
+
     def ask(
         self, names: Iterable[str], question: Callable[[Host], _Answer]
     ) -> tuple[dict[str, _Answer], dict[str, HostUnreachableError]]:
@@ -138,25 +146,16 @@ class Hosts:
                 found = list(pool.map(one, wanted))
             except KeyboardInterrupt:
                 self.close()  # what waits for a host ends with its connection
+                self.held.clear()  # so do the locks, and what was begun is taken back all the same
                 raise
             finally:
                 pool.shutdown(cancel_futures=True)
         return {name: x[0] for name, x in zip(wanted, found, strict=True) if x}, lost
 
-    def find(self, recorded: Sequence[Started] = ()) -> list[Found]:
-        """What runs of the cluster's nodes, on all hosts.
-
-        Raises:
-            HostUnreachableError: a host cannot be asked.
-        """
-        found, lost = self.look(recorded)
-        refuse_lost(lost)
-        return found
-
     def look(
         self, recorded: Sequence[Started] = ()
     ) -> tuple[list[Found], dict[str, HostUnreachableError]]:
-        """As :meth:`find`, with the hosts that cannot be asked, and why."""
+        """What runs of the cluster's nodes; with the hosts that cannot be asked, and why."""
 
         def one(host: Host) -> list[Found]:
             try:
@@ -171,6 +170,7 @@ class Hosts:
 
     def start(self, node: NodePlan, address: str, run: str) -> Started:
         """Start a native node; see :meth:`saf_env.runtimes.native.NativeRuntime.start`."""
+        self._refuse_unheld(node.host)
         started = self._hosts[node.host].runtime.native.start(node, address, run)
         return replace(started, host=node.host)
 
@@ -186,6 +186,7 @@ class Hosts:
         """
 
         def one(host: Host) -> list[Started]:
+            self._refuse_unheld(host.plan.name)
             here = [node for node in nodes if node.host == host.plan.name]
             started = host.runtime.start_containers(plan, here, runs)
             return [replace(each, host=host.plan.name) for each in started]
@@ -236,8 +237,9 @@ class Hosts:
             raise broken[0]
         for name, error in lost.items():
             left = [s.node for s in recorded if s.host == name and (not names or s.node in names)]
+            what = ", ".join(left) or "nodes of the cluster"
             lost[name] = HostUnreachableError(
-                f"{error.message}\n{', '.join(left) or 'nodes of the cluster'} may still run there",
+                f"{error.message}\n{what} may still run on {name}",
                 hint=f"{error.hint}; then run `saf-env down` again",
             )
         return sorted({*stopped}), lost
@@ -245,6 +247,7 @@ class Hosts:
     def _stop_on(
         self, host: Host, names: list[str], recorded: Sequence[Started], *, head: bool
     ) -> list[str]:
+        self._refuse_unheld(host.plan.name)
         there = self._on(host.plan.name, recorded)
         try:
             # The head of this host is its own to find.
@@ -351,7 +354,8 @@ class Hosts:
         return [name for name, host in self._hosts.items() if not host.plan.here]
 
     def _act(self, host: Host, text: str, origin: str) -> CommandResult:
-        """Run one of the texts above on a host."""
+        """Run one of the texts of claims on a host."""
+        self._refuse_unheld(host.plan.name)
         words = [str(host.plan.home), str(self._folder), self._folder.name, origin]
         return host.transport.run(["sh", "-c", text, "sh", *words], env=_PATH, timeout=120.0)
 
@@ -392,6 +396,5 @@ def refuse_lost(lost: Mapping[str, HostUnreachableError]) -> None:
         raise errors[0]
     if errors:
         hints = dict.fromkeys(error.hint for error in errors if error.hint)
-        raise HostUnreachableError(
-            "\n".join(error.message for error in errors), hint="; ".join(hints)
-        )
+        lines = dict.fromkeys(line for error in errors for line in error.message.splitlines())
+        raise HostUnreachableError("\n".join(lines), hint="; ".join(hints))

@@ -198,7 +198,7 @@ def test_a_cable_that_is_out_for_ten_seconds(up: Several, beta: Machine) -> None
 def test_down_with_a_host_out_of_reach_says_what_is_left(up: Several, beta: Machine) -> None:
     beta.cable(False)
     try:
-        refused(up.saf_env("down"), 5, "beta-mlx may still run there")
+        refused(up.saf_env("down"), 5, "beta-mlx may still run on beta")
         assert up.processes() == [], "the others were stopped"
     finally:
         beta.cable(True)

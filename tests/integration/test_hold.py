@@ -60,9 +60,13 @@ class Holder:
         assert self.process.stdout
         self.said = self.process.stdout.readline().strip()
 
-    def tell(self) -> None:
+    def tell(self, word: str = "") -> None:
         assert self.process.stdin
-        self.process.stdin.write("\n")
+        self.process.stdin.write(f"{word}\n")
+
+    def answer(self) -> str:
+        assert self.process.stdout
+        return self.process.stdout.readline()
 
     def leave(self) -> int:
         """Its standard input is at its end."""
@@ -166,6 +170,8 @@ def test_a_shell_holds_until_its_input_ends(
     assert other.leave() == 0
 
     holder.tell()
+    holder.tell("a1b2")
+    assert holder.answer() == "a1b2\n", "who is asked says that it lives"
     assert holder.leave() == 0
     assert free(folder)
     assert not folder.exists()

@@ -79,6 +79,21 @@ def test_a_connection_that_is_lost_frees_it(sshd: Sshd, folder: Path) -> None:
         eventually(free, 5, "the other holds it")
 
 
+@pytest.mark.parametrize("how", ["connection", "holder"])
+def test_who_has_lost_it_stops_nothing_more(sshd: Sshd, folder: Path, how: str) -> None:
+    made = hosts(sshd, folder)
+    with hold(made, work("down"), ["box"]):
+        assert made.stop([], []) == ([], {}), "it is held"
+        if how == "holder":
+            pid = int((folder / "hold").read_text(encoding="utf-8").split()[1])
+            os.kill(pid, signal.SIGTERM)
+        else:
+            for pid in sshd.sessions():
+                os.kill(pid, signal.SIGKILL)
+        _, lost = made.stop([], [])
+    assert lost["box"].message.startswith("box: the lock of cluster studio is lost there")
+
+
 def test_a_host_that_is_lost_is_told(sshd: Sshd, folder: Path) -> None:
     made = hosts(sshd, folder)
     sshd.stop()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from queue import SimpleQueue
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from saf_env.cluster.claims import belongs_to_another, claim_here, origin, who
-from saf_env.cluster.hold import Work, beats, busy, held_here, hold
+from saf_env.cluster.hold import Words, Work, beats, busy, held_here, hold
 from saf_env.cluster.hosts import Host, Hosts
 from saf_env.cluster.runtimes import Runtimes
 from saf_env.engine import Engine
@@ -34,6 +34,9 @@ class Way:
         self.answer, self.log = answer, [] if log is None else log
         self.argv: list[str] = []
         self.feed: Iterator[bytes] = iter(())
+        self.said = ""
+        self.end: str | Exception | None = None
+        self.stopped = 0
 
     def named(self, name: str) -> Way:
         self.name = name
@@ -43,8 +46,28 @@ class Way:
         if isinstance(self.answer, Exception):
             raise self.answer
         self.log.append(self.name)
-        self.argv, self.feed = argv, stdin
-        return SimpleNamespace(printed=lambda: f"{self.answer}\n", poll=lambda: "ended")
+        self.argv, self.feed, self.said = argv, stdin, ""
+        return SimpleNamespace(printed=self.printed, poll=self.poll)
+
+    def printed(self) -> str:
+        """What it has said, and to all that it is told, the same."""
+        if not self.said:
+            self.said = f"{self.answer}\n" if self.answer else ""
+        elif self.end is None:
+            self.said += next(self.feed).decode()
+        return self.said
+
+    def poll(self) -> str:
+        if isinstance(self.end, Exception):
+            raise self.end
+        return "ended"
+
+    def close(self) -> None:
+        """The next call opens another connection."""
+
+    def stop(self, *_: object, **__: object) -> list[str]:
+        self.stopped += 1
+        return [self.name]
 
     @property
     def freed(self) -> bool:
@@ -58,8 +81,9 @@ def hosts(folder: Path, ways: Mapping[str, Way], head: str = "beta") -> Hosts:
         ssh = "" if name == "here" else name
         plan = HostPlan(name, name, "linux-x86_64", ssh, None, Path(".saf-env/studio"))
         transport = cast(Transport, way.named(name))
-        made[name] = Host(plan, transport, cast(Runtimes, None), cast(Engine, None), Path("py"))
-    return Hosts(made, folder, {}, head)
+        runtime = cast(Runtimes, way)
+        made[name] = Host(plan, transport, runtime, cast(Engine, None), Path("py"))
+    return Hosts(made, folder, {name: name for name in made}, head)
 
 
 def test_who_comes_second_is_told_who_came_first() -> None:
@@ -89,10 +113,12 @@ def test_we_are_one_word() -> None:
 
 
 def test_a_holder_hears_something_until_the_end() -> None:
-    done = threading.Event()
-    heard = beats(done, 0.0)
+    words: Words = SimpleQueue()
+    heard = beats(words, 0.001)
     assert [next(heard), next(heard)] == [b"\n", b"\n"]
-    done.set()
+    words.put(b"word\n")
+    words.put(b"")
+    assert next(heard) == b"word\n"
     assert next(heard, None) is None
 
 
@@ -232,3 +258,70 @@ def test_a_host_that_cannot_lock_stops_what_makes_and_not_what_stops(tmp_path: P
         pass
     with hold(made, DOWN, []) as lost:
         assert lost == {}
+
+
+# Lost in the middle
+
+
+ENDED = "what held it has ended, as it does when it hears nothing for 60 s"
+CUT = HostUnreachableError("beta: the connection was lost", hint="try again")
+
+
+def three(folder: Path) -> tuple[Hosts, dict[str, Way]]:
+    """The head's host is beta, which is another one."""
+    ways = {"alpha": Way(), "beta": Way(), "gamma": Way()}
+    return hosts(folder, ways), ways
+
+
+def test_who_still_has_the_locks_goes_on(tmp_path: Path) -> None:
+    made, ways = three(tmp_path)
+    with hold(made, DOWN, ways):
+        assert made.stop([], []) == (["alpha", "beta", "gamma"], {})
+        assert made.stop(["gamma"], []) == (["gamma"], {})
+    assert all(way.freed for way in ways.values())
+    ways["beta"].end = "it is not asked any more"
+    assert made.stop(["gamma"], []) == (["gamma"], {})
+
+
+@pytest.mark.parametrize(("end", "why"), [("ended", ENDED), (CUT, CUT.message)])
+def test_without_the_lock_of_the_heads_host_nothing_more_is_done_anywhere(
+    tmp_path: Path, end: str | Exception, why: str
+) -> None:
+    made, ways = three(tmp_path)
+    with hold(made, DOWN, ways):
+        ways["beta"].end = end
+        for _ in range(2):
+            stopped, lost = made.stop([], [])
+            assert (stopped, set(lost)) == ([], {"alpha", "beta", "gamma"})
+            for name, error in lost.items():
+                assert error.message == (
+                    "beta: the lock of cluster studio is lost there, and another saf-env may be at "
+                    f"work: {why}\nnodes of the cluster may still run on {name}"
+                )
+                assert error.hint == (
+                    "see that this machine stays awake and reaches beta; then run `saf-env down` "
+                    "again"
+                )
+    assert [way.stopped for way in ways.values()] == [0, 0, 0]
+
+
+def test_without_that_of_another_host_nothing_more_is_done_there(tmp_path: Path) -> None:
+    made, ways = three(tmp_path)
+    with hold(made, UP, ways):
+        ways["gamma"].end = "ended"
+        stopped, lost = made.stop([], [])
+        assert (stopped, set(lost)) == (["alpha", "beta"], {"gamma"})
+        with pytest.raises(HostUnreachableError, match=r"gamma: the lock .* is lost") as told:
+            made.held["gamma"]()
+        assert told.value.hint.endswith("reaches gamma, and run the same command again")
+    assert ways["gamma"].stopped == 0
+
+
+@pytest.mark.parametrize("head", [Way("unable there is no program for it"), Way(LOST), Way("")])
+def test_what_was_never_held_is_not_asked_for(tmp_path: Path, head: Way) -> None:
+    """What is not lost there is stopped, also where the connection ends before the first word."""
+    if not head.answer:
+        head.end = CUT
+    made = hosts(tmp_path, {"beta": head, "gamma": Way()})
+    with hold(made, DOWN, ["beta", "gamma"]):
+        assert made.stop([], []) == (["beta", "gamma"], {})

@@ -10,12 +10,12 @@ from typing import Any, cast
 import pytest
 
 from saf_env.cluster.connect import this_host
-from saf_env.cluster.hosts import Host, Hosts
+from saf_env.cluster.hosts import Host, Hosts, refuse_lost
 from saf_env.cluster.runtimes import Runtimes
 from saf_env.engine import Engine
 from saf_env.errors import HostUnreachableError, NoProgramError
 from saf_env.plan.build import build
-from saf_env.plan.model import HostPlan
+from saf_env.plan.model import ClusterPlan, HostPlan
 from saf_env.runtimes.base import Found, Started
 from saf_env.spec.model import ClusterSpec
 from saf_env.transports.base import Transport
@@ -33,6 +33,9 @@ class Fake:
             raise self.error
         assert all(one.host == self.host for one in recorded)
         return [Found(n, "r", {"leader": 1}, Started(n, "r", 1, "1")) for n in self.nodes]
+
+    def close(self) -> None:
+        self.log.append((self.host, "closed"))
 
     def stop(self, names: Sequence[str], recorded: Sequence[Started], *, head: bool) -> list[str]:
         if self.error:
@@ -52,7 +55,7 @@ class Three:
         plans = {h: HostPlan(h, h, "linux-x86_64", h, None, Path(h)) for h in self.fakes}
         hosts = {
             h: Host(
-                plans[h], cast(Transport, None), cast(Runtimes, fake), cast(Engine, None), Path()
+                plans[h], cast(Transport, fake), cast(Runtimes, fake), cast(Engine, None), Path()
             )
             for h, fake in self.fakes.items()
         }
@@ -70,7 +73,7 @@ LOST = HostUnreachableError("gamma: no route", hint="plug it in")
 
 
 def test_what_runs_is_known_with_its_host(three: Three) -> None:
-    found = three.hosts.find(three.recorded)
+    found = three.hosts.look(three.recorded)[0]
     assert {f.node: f.host for f in found} == {f"{h}-node": h for h in three.fakes}
     assert all(f.leader and f.leader.host == f.host for f in found)
 
@@ -79,16 +82,16 @@ def test_a_node_is_where_it_belongs_whoever_else_sees_it(three: Three) -> None:
     """A host that is a container on another one: its processes are seen from there too."""
     three.fakes["alpha"].nodes.append("beta-node")
     three.fakes["gamma"].nodes.append("left-node")
-    found = {f.node: f.host for f in three.hosts.find()}
-    assert len(three.hosts.find()) == 4
+    found = {f.node: f.host for f in three.hosts.look()[0]}
+    assert len(three.hosts.look()[0]) == 4
     assert found == {**{f"{h}-node": h for h in three.fakes}, "left-node": "gamma"}
     three.fakes["beta"].nodes.clear()
-    assert ("beta-node", "alpha") in {(f.node, f.host) for f in three.hosts.find()}
+    assert ("beta-node", "alpha") in {(f.node, f.host) for f in three.hosts.look()[0]}
 
 
 def test_where_nothing_of_ours_ever_was_nothing_runs(three: Three) -> None:
     three.fakes["beta"].error = NoProgramError("beta: no such program")
-    assert {f.host for f in three.hosts.find()} == {"alpha", "gamma"}
+    assert {f.host for f in three.hosts.look()[0]} == {"alpha", "gamma"}
     assert three.hosts.stop(["beta-node"], []) == ([], {})
 
 
@@ -97,8 +100,8 @@ def test_a_lost_host_keeps_the_others_from_nothing(three: Three) -> None:
     found, lost = three.hosts.look(three.recorded)
     assert {f.host for f in found} == {"alpha", "beta"}
     assert lost == {"gamma": LOST}
-    with pytest.raises(HostUnreachableError):
-        three.hosts.find(three.recorded)
+    with pytest.raises(HostUnreachableError, match="gamma: no route"):
+        refuse_lost(lost)
 
 
 def test_the_heads_host_is_stopped_last(three: Three) -> None:
@@ -119,9 +122,51 @@ def test_what_is_left_on_a_lost_host_is_told_when_the_rest_is_done(three: Three)
     three.fakes["gamma"].error = LOST
     stopped, lost = three.hosts.stop([], three.recorded)
     assert stopped == ["alpha-node", "beta-node"]
-    assert lost["gamma"].message.endswith("\ngamma-node may still run there")
+    assert lost["gamma"].message.endswith("\ngamma-node may still run on gamma")
     assert lost["gamma"].hint == "plug it in; then run `saf-env down` again"
     assert {host for host, _ in three.log} == {"alpha", "beta"}
+
+
+def test_nothing_is_stopped_or_started_where_the_lock_is_lost(
+    three: Three, plan: ClusterPlan
+) -> None:
+    def lose() -> None:
+        raise LOST
+
+    three.hosts.held["gamma"] = lose
+    stopped, lost = three.hosts.stop([], three.recorded)
+    assert stopped == ["alpha-node", "beta-node"]
+    assert lost["gamma"].message.startswith("gamma: no route\n")
+    there = dataclasses.replace(plan.head, host="gamma")
+    with pytest.raises(HostUnreachableError, match="gamma: no route"):
+        three.hosts.start(there, plan.address, "run")
+    with pytest.raises(HostUnreachableError, match="gamma: no route"):
+        three.hosts.start_containers(plan, [there], {})
+
+
+def test_who_is_interrupted_gives_up_the_connections_and_still_stops(three: Three) -> None:
+    def lose() -> None:
+        raise LOST
+
+    def interrupt(_: Host) -> None:
+        raise KeyboardInterrupt
+
+    three.hosts.held.update(dict.fromkeys(three.fakes, lose))
+    with pytest.raises(KeyboardInterrupt):
+        three.hosts.ask(three.fakes, interrupt)
+    assert three.log == [(host, "closed") for host in three.fakes]
+    assert three.hosts.stop([], [])[0] == ["alpha-node", "beta-node", "gamma-node"]
+
+
+def test_one_reason_of_several_hosts_is_told_once() -> None:
+    errors = {
+        name: HostUnreachableError(f"{LOST.message}\n{name} is left", hint="plug it in")
+        for name in ("alpha", "beta")
+    }
+    with pytest.raises(HostUnreachableError) as told:
+        refuse_lost(errors)
+    assert told.value.message == "gamma: no route\nalpha is left\nbeta is left"
+    assert told.value.hint == "plug it in"
 
 
 def several(spec: ClusterSpec, **hosts: tuple[str, str | None]) -> ClusterSpec:
