@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import contextlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from saf_env import probe
 from saf_env.alone import Notify, nobody
 from saf_env.cluster import state as states
-from saf_env.cluster.hosts import AT_ONCE
+from saf_env.cluster.hold import Work, hold
+from saf_env.cluster.hosts import AT_ONCE, Hosts
 from saf_env.cluster.project import Project
 from saf_env.cluster.ways import add_ways
 from saf_env.errors import HostKeyError, HostUnreachableError, PreflightError
@@ -112,12 +114,25 @@ def with_ways(
     if heads:  # whoever joins needs it up
         part.append(plan.head)
     reasons = {name: error.message for name, error in lost.items() if name in plan.hosts}
-    alone = None if nodes else states.held(plan.home, plan.name, "saf-env check")
+    alone = None if nodes else _alone(plan, hosts, {node.host for node in part})
     up = running | heads
     add_ways(hosts, facts, part, up, lost=reasons, only=only, alone=alone, notify=notify)
     for name in half & facts.keys():
         facts[name]["unknown"]["ways"] = f"{name} is starting, or it has just died"
     return running
+
+
+@contextlib.contextmanager
+def _alone(plan: ClusterPlan, hosts: Hosts, names: Collection[str]) -> Iterator[None]:
+    """Keep all who start nodes out for the moment, wherever they do: they would find ports taken.
+
+    Raises:
+        BusyError: one of them is at work.
+        UsageError: this machine cannot hold a lock.
+    """
+    work = Work(plan.name, "check", plan.home)
+    with states.held(plan.home, plan.name, "saf-env check"), hold(hosts, work, names):
+        yield
 
 
 def unreachable(error: HostUnreachableError) -> dict[str, Any]:

@@ -152,8 +152,8 @@ class Work:
 
     @property
     def makes(self) -> bool:
-        """Whether it puts something on hosts: what only stops needs no folder of its own."""
-        return self.command not in ("down", "service remove")
+        """Whether it puts something on hosts; what only looks or stops needs no folder there."""
+        return self.command not in ("check", "down", "service remove")
 
     @property
     def origin(self) -> str:
@@ -288,7 +288,7 @@ class _Holder:
             raise busy(self._work.cluster, name, line, now)
         if word == "taken":
             raise belongs_to_another(host.plan, rest)
-        # What is to be stopped is stopped all the same.
+        # What is to be stopped is stopped all the same, and what is asked for is looked at.
         if word != "held" and self._work.makes:
             raise BringUpError(
                 f"{name}: it cannot be seen whether another saf-env works on cluster "

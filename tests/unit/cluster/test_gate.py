@@ -13,6 +13,7 @@ import pytest
 from saf_env.cluster import gate
 from saf_env.cluster import state as states
 from saf_env.cluster.gate import gather, refuse_failed, with_ways
+from saf_env.cluster.hold import Work, held_here
 from saf_env.cluster.hosts import Host, Hosts
 from saf_env.cluster.project import Project
 from saf_env.cluster.runtimes import Runtimes
@@ -212,12 +213,22 @@ class Tried:
         self.found = [Found("linux", "run", dict.fromkeys(roles, 1), None, "beta")] if roles else []
         self.calls: list[tuple[list[str], set[str]]] = []
         self.alone: Any = None
+        self.folder = home / "saf-1"
+        self.unasked: set[str] = set()
         self.facts: dict[str, dict[str, Any]] = {
             node.name: {"facts": {}, "unknown": {}} for node in nodes
         }
 
-    def hosts(self) -> Any:
-        return SimpleNamespace(look=lambda _: (self.found, {}), unasked=set())
+    def hosts(self) -> Hosts:
+        def host(name: str) -> Host:
+            found = self.found if name == "beta" else []
+            runtime = cast(Runtimes, SimpleNamespace(find=lambda _: found))
+            way, engine = cast(Transport, None), cast(Engine, None)
+            asked = name not in self.unasked
+            return Host(self.plan.hosts[name], way, runtime, engine, Path(), asked=asked)
+
+        made = {name: host(name) for name in self.plan.hosts}
+        return Hosts(made, self.folder, {"linux": "beta"}, "beta")
 
     def add(self, *args: Any, alone: Any, **_: object) -> None:
         _, facts, nodes, running = args
@@ -273,3 +284,29 @@ def test_only_who_does_not_start_nodes_holds_the_cluster_for_the_trial(
         trial.alone,
     ):
         pass
+
+
+def test_who_looks_and_who_joins_keep_each_other_out(
+    plan: ClusterPlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where they are called in two project folders, or on two hosts."""
+    trial = Tried(plan, tmp_path)
+    trial.unasked = {"beta"}
+    monkeypatch.setattr(gate, "add_ways", trial.add)
+    join = Work(plan.name, "join", tmp_path / "elsewhere")
+
+    with_ways(cast(Project, trial), trial.facts)
+    with (
+        held_here(trial.folder, join, "here"),
+        pytest.raises(BusyError, match=r"\(join, started .* is working on cluster local on here"),
+        trial.alone,
+    ):
+        pass
+    with_ways(cast(Project, trial), trial.facts)
+    with (
+        trial.alone,
+        pytest.raises(BusyError, match=r"\(check, started"),
+        held_here(trial.folder, join, "here"),
+    ):
+        pass
+    assert not trial.folder.exists()
