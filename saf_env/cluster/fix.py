@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from saf_env.cluster import state as states
 from saf_env.cluster.hold import Work, hold
-from saf_env.cluster.hosts import refuse_lost
 from saf_env.cluster.in_use import made_of, refuse_in_use
 from saf_env.cluster.prepare import make_image, make_token, name_lines
 from saf_env.cluster.project import Project, found_nodes
 from saf_env.cluster.provisioning import provision_hosts
 from saf_env.cluster.token import fetch_token, mend_token
-from saf_env.errors import BringUpError, PreflightError, ToolchainError
+from saf_env.errors import HostUnreachableError, PreflightError, ToolchainError
 from saf_env.plan.build import token_path
 from saf_env.plan.model import EnvironmentPlan, HostPlan, ImagePlan, NodePlan
 from saf_env.preflight.base import Finding
@@ -59,14 +58,15 @@ def fix(
         states.held(project.plan.home, project.plan.name, "saf-env check --fix"),
         hold(hosts, work, [node.host for node in nodes]) as lost,
     ):
-        refuse_lost(lost)
+        nodes = _reached(project, nodes, lost, notice)
         if "token" in ids:
-            _token(project, notice)
+            _token(project, notice, alone=not lost)
         if "advertised-name" in ids:
             _names(project, notice)
         if _elsewhere(project, nodes) and make_token(project):  # they are handed it
             notice("made the token")
-        new = provision_hosts(project, step, only=[node.name for node in nodes])
+        names = [node.name for node in nodes]
+        new = provision_hosts(project, step, only=names) if names else set()
         made = {
             (n.host, what.key): (project.plan.host_of(n), what)
             for n in nodes
@@ -77,6 +77,24 @@ def fix(
                 _make(project, host, what, step, notice)
             except (PreflightError, ToolchainError) as error:  # the others may do
                 notice(f"{error.message}{f'; {error.hint}' if error.hint else ''}")
+
+
+def _reached(
+    project: Project,
+    nodes: Sequence[NodePlan],
+    lost: Mapping[str, HostUnreachableError],
+    notice: Notify,
+) -> list[NodePlan]:
+    """Those of ``nodes`` that can be mended without the hosts of ``lost``, which are told."""
+    plan, hosts = project.plan, project.hosts()
+    hosts.give_up(lost)
+    for name, error in lost.items():
+        notice(f"going on without {name}, which cannot be asked: {error.message}")
+    left = [node for node in nodes if node.host not in lost]
+    if lost and not token_path(plan.home, plan.name).exists():
+        notice(f"made no token: nodes may run with one on {', '.join(lost)}")
+        left = [node for node in left if plan.host_of(node).here]  # others would be handed it
+    return left
 
 
 def _is_ours(finding: Finding, node: NodePlan) -> bool:
@@ -96,24 +114,29 @@ def _elsewhere(project: Project, nodes: Sequence[NodePlan]) -> bool:
     return any(not project.plan.host_of(node).here for node in nodes)
 
 
-def _token(project: Project, notice: Notify) -> None:
+def _token(project: Project, notice: Notify, *, alone: bool) -> None:
     """Make a missing token; mend one that is there, or say why that is the user's to do.
 
-    Where it is another host's to make it is fetched from there again.
+    Where it is another host's to make, it is fetched from there if the one here is of no use.
+
+    Args:
+        project: the cluster.
+        notice: gets what was done, or why nothing was.
+        alone: whether all hosts could be asked what runs there.
     """
     plan = project.plan
-    if project.hosts().unasked:
-        try:
-            fetch_token(token_path(plan.home, plan.name), plan, project.way_to_head())
-            notice("fetched the token")
-        except BringUpError as error:
-            notice(f"{error.message}; {error.hint}")
-        return
-    if make_token(project):
+    path = token_path(plan.home, plan.name)
+
+    def fetch() -> None:
+        fetch_token(path, plan, project.way_to_head())
+
+    elsewhere = bool(project.hosts().unasked)
+    if alone and not elsewhere and make_token(project):
         notice("made the token")
         return
-    running = bool(found_nodes(project))
-    for line in mend_token(project.plan.home, project.plan.name, running=running):
+    running = not alone or bool(found_nodes(project))
+    way = fetch if elsewhere else None
+    for line in mend_token(plan.home, plan.name, running=running, fetch=way):
         notice(line)
 
 

@@ -45,7 +45,7 @@ def prepare(
     """
     plan = project.plan
     _refuse_engine(project, ignore, only)
-    provision_hosts(project, step, only=only)
+    provision_hosts(project, step, only=[*only, plan.head.name] if only else ())
     wanted = [node.environment for node in plan.nodes if _native_here(plan, node)]
     joins = bool(project.hosts().unasked)
     if not joins:

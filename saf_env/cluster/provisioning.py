@@ -45,7 +45,7 @@ def provision_hosts(
         ToolchainError: something cannot be had on a host exactly as locked.
     """
     plan, hosts = project.plan, project.hosts()
-    needed = {node.host for node in plan.nodes if not only or node.name in {*only, plan.head.name}}
+    needed = {node.host for node in plan.nodes if not only or node.name in only}
     needed -= hosts.unasked
     others = [name for name, host in plan.hosts.items() if not host.here and name in needed]
     wanted = [name for name in others if rebuild is None or name in rebuild]

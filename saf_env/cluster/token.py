@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,13 +88,16 @@ def fetch_token(path: Path, cluster: ClusterPlan, way: Transport) -> None:
     write_atomically(path, seen.stdout)
 
 
-def mend_token(home: Path, cluster: str, *, running: bool) -> list[str]:
+def mend_token(
+    home: Path, cluster: str, *, running: bool, fetch: Callable[[], None] | None = None
+) -> list[str]:
     """Repair the token file of ``cluster`` as far as that harms nobody.
 
     Args:
         home: the project folder.
         cluster: its name.
         running: whether a node of it runs, which knows the token as it is.
+        fetch: gets the token from where it is made, on a host that has to have the same.
 
     Returns:
         What was done, or why nothing was and what the user has to do; empty when nothing is wrong.
@@ -109,6 +113,14 @@ def mend_token(home: Path, cluster: str, *, running: bool) -> list[str]:
         return [f"left the token {path} as it is: {reason}; {_BY_HAND}"]
     except OSError as error:
         return [f"cannot mend the token {path}: {error.strerror}; {_BY_HAND}"]
+    if fetch is not None:
+        if problems or not os.path.lexists(path):
+            try:
+                fetch()
+                done.append("fetched the token")
+            except BringUpError as error:
+                done.append(f"{error.message}; {error.hint}")
+        return done
     if problems and running:
         told = f"left the token {path} as it is, since nodes run: {'; '.join(problems)}; {_BY_HAND}"
         return [*done, told]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -16,12 +17,13 @@ from saf_env.cluster import prepare
 from saf_env.cluster.fix import fix
 from saf_env.cluster.project import Project
 from saf_env.cluster.token import ensure_token
-from saf_env.errors import BringUpError, ToolchainError
+from saf_env.errors import BringUpError, HostUnreachableError, ToolchainError
 from saf_env.plan.build import token_path
 from saf_env.plan.images import image_plan
 from saf_env.plan.model import ClusterPlan, ImagePlan, NodePlan
 from saf_env.preflight.base import Finding, Level
 from saf_env.provision import images
+from saf_env.transports.base import CommandResult
 
 BASE = "sha256:" + "1" * 64
 
@@ -33,6 +35,9 @@ class Made(SimpleNamespace):
 
     def __getitem__(self, name: str) -> Any:
         return SimpleNamespace(engine=None)
+
+    def give_up(self, lost: Mapping[str, HostUnreachableError]) -> None:
+        """They are asked no more."""
 
 
 class Fake:
@@ -56,6 +61,18 @@ class Fake:
         self.built = ""
         self.made: list[tuple[str, bool]] = []
         self.fault: ToolchainError | None = None
+        self.unasked: frozenset[str] = frozenset()
+        self.told: str | HostUnreachableError = "ab" * 32
+
+    def way_to_head(self) -> Any:
+        """Over it comes what the head's host tells, if it does."""
+
+        def run(argv: list[str], **_: Any) -> CommandResult:
+            if isinstance(self.told, HostUnreachableError):
+                raise self.told
+            return CommandResult(tuple(argv), "alpha", 0, self.told, "", 0.0)
+
+        return SimpleNamespace(host="alpha", run=run)
 
     def hosts(self) -> Any:
         def write(lines: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -64,7 +81,9 @@ class Fake:
             return ["here"] if changed else [], {"here": refused} if refused else {}
 
         found = [SimpleNamespace(node=name) for name in self.running]
-        return Made(names=(), look=lambda _: (found, {}), write_names=write)
+        made = Made(names=(), look=lambda _: (found, {}), write_names=write)
+        made.unasked = self.unasked
+        return made
 
     def make(self, what: Any, *_: object, rebuild: bool) -> bool:
         self.made.append((what.tag if isinstance(what, ImagePlan) else what.key, rebuild))
@@ -192,6 +211,89 @@ def test_an_empty_token(project: Fake, running: bool) -> None:
     assert "it is empty" in told
     assert ("left the token" in told) is running
     assert (path.read_text() == "") is running
+
+
+OFF = HostUnreachableError("alpha: it is off", hint="turn it on")
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_who_may_read_the_token_is_mended_where_nobody_else_is_needed(
+    project: Fake, running: bool
+) -> None:
+    """On a host that has joined, and whose head's is away."""
+    ensure_token(project.home, "local")
+    path = token_path(project.home, "local")
+    text = path.read_text()
+    path.chmod(0o644)
+    project.unasked, project.told = frozenset({"alpha"}), OFF
+    project.running = ["linux"] if running else []
+
+    told = project.fix(("token", project.head, "fail"))
+
+    assert told[1:] == ["made the token readable by you only: its mode was 0644"]
+    assert path.read_text() == text
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("text", [None, "", "short"])
+def test_a_token_of_no_use_is_fetched_where_it_is_not_made(project: Fake, text: str | None) -> None:
+    path = token_path(project.home, "local")
+    project.unasked, project.told = frozenset({"alpha"}), OFF
+    if text is not None:
+        ensure_token(project.home, "local")
+        path.write_text(text)
+        path.chmod(0o644)
+
+    told = project.fix(("token", project.head, "fail"))
+    assert "this host has no token of cluster local, and alpha: it is off" in told[-1]
+    assert "bring" in told[-1]
+    assert len(told) == (2 if text is None else 3), "its mode was mended"
+    project.told = "ab" * 32
+    assert project.fix(("token", project.head, "fail"))[1:] == ["fetched the token"]
+    assert path.read_text() == "ab" * 32
+
+
+@pytest.fixture
+def without_alpha(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head's host, alpha, cannot be reached, so its lock cannot be held."""
+
+    @contextlib.contextmanager
+    def held(*_: object) -> Iterator[dict[str, HostUnreachableError]]:
+        yield {"alpha": OFF}
+
+    monkeypatch.setattr(module, "hold", held)
+
+
+@pytest.mark.usefixtures("without_alpha")
+def test_what_is_wrong_here_is_mended_without_the_heads_host(project: Fake) -> None:
+    ensure_token(project.home, "local")
+    token_path(project.home, "local").chmod(0o644)
+
+    told = project.fix(("token", project.head, "fail"), ("packages-locked", project.head, "fail"))
+
+    assert told[1:] == [
+        "going on without alpha, which cannot be asked: alpha: it is off",
+        "made the token readable by you only: its mode was 0644",
+        f"making the environment {project.head.environment.key} anew",
+    ]
+
+
+@pytest.mark.usefixtures("without_alpha")
+@pytest.mark.parametrize("text", [None, ""])
+def test_no_other_token_is_made_while_nobody_knows_what_runs_with_it(
+    project: Fake, text: str | None
+) -> None:
+    path = token_path(project.home, "local")
+    if text is not None:
+        ensure_token(project.home, "local")
+        path.write_text(text)
+
+    told = project.fix(("token", project.head, "fail"), ("packages-locked", project.head, "fail"))
+
+    assert told[1] == "going on without alpha, which cannot be asked: alpha: it is off"
+    assert told[2].startswith("made no token: nodes may" if text is None else "left the token")
+    assert told[3:] == [f"making the environment {project.head.environment.key} anew"]
+    assert (path.read_text() if path.exists() else None) == text
 
 
 def test_a_lost_token_is_not_replaced_under_nodes_that_run(project: Fake) -> None:
