@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saf_env.errors import ClusterFileError, LockError, UsageError
+from saf_env.errors import BringUpError, ClusterFileError, LockError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -128,7 +128,7 @@ class Context:
 
         Whether container nodes fall back is decided when they are started: what runs in containers
         is not planned as processes because its engine has a bad minute. Only hosts are looked at
-        that have nodes which may fall back.
+        that have nodes which may fall back. A host that asks no others knows of the head what runs.
         """
         _ = self.lock  # without one, nobody needs to ask an engine
         may_fall_back = {node.host for node in self.spec.nodes if node.fallback}
@@ -141,10 +141,40 @@ class Context:
         plan = self._planned(obstacles)
         here = self.here
         if not self.controls:  # the host that the cluster is run from plans it as it is for itself
-            return plan
+            return self._as_its_head(plan, obstacles)
         if here in asked and not obstacles[here] and (obstacle := self._nameless(plan, here)):
             return self._planned({**obstacles, here: obstacle})
         return plan
+
+    def _as_its_head(self, plan: ClusterPlan, obstacles: Mapping[str, str]) -> ClusterPlan:
+        """``plan``, or the one whose head has fallen back, where that is what runs.
+
+        Only the head's host sees its engine; to others the mark of what runs there tells.
+        """
+        from saf_env.cluster.same_plan import plan_digest
+        from saf_env.plan.build import token_path
+        from saf_env.provision.environments import ready
+
+        head = plan.head
+        if not self.spec.head.fallback or head.host == self.here or head.fallback_reason:
+            return plan
+        other = self._planned({**obstacles, head.host: f"it runs so on {head.host}"})
+        gcs = self._gcs_of(other)
+        asks = gcs.via.host == self.here and ready(gcs.via.environment)
+        if not asks or not token_path(plan.home, plan.name).exists():
+            return plan
+        try:
+            runs = [node.run for node in gcs.nodes() or () if node.alive and node.name == head.name]
+        except BringUpError:  # who needs the head tells what is wrong
+            return plan
+        mark = plan_digest(other.head, other.address)
+        return other if any(run.split(".")[0] == mark for run in runs) else plan
+
+    def plan_anew(self) -> None:
+        """Plan again: here is more now by which the head can be looked at, see :attr:`plan`."""
+        if not self.controls and self.spec.head.fallback:
+            for name in ("plan", "gcs"):
+                vars(self).pop(name, None)
 
     def _obstacle(self, host: Host) -> str:
         """Why nodes of ``host`` that may fall back have to; empty when they need not."""
@@ -246,9 +276,12 @@ class Context:
     @cached_property
     def gcs(self) -> Gcs:
         """The running cluster's GCS."""
+        return self._gcs_of(self.plan)
+
+    def _gcs_of(self, plan: ClusterPlan) -> Gcs:
         from saf_env.cluster.gcs import Gcs
 
-        plan, hosts = self.plan, self.hosts()
+        hosts = self.hosts()
         native = [n for n in plan.on(self.here) if n.kind == "native"]
         via = plan.head if self.controls or not native else native[0]
         environ = os.environ if plan.host_of(via).here else {}

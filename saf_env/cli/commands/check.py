@@ -30,6 +30,8 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
             asked = [finding for finding in found if finding.id not in arguments.ignore]
             fix(context, nodes, asked, progress.step, progress.notice)
             progress.step("looking again")
+            context.plan_anew()
+            nodes = context.nodes(arguments.nodes)
             found = check(context, nodes, **wish, notify=progress.step)
     if arguments.json:
         print_json(to_json(found))

@@ -154,10 +154,11 @@ def _bring_up(context: Context, arguments: argparse.Namespace, progress: Progres
     from saf_env.cluster.lifecycle import Lifecycle
     from saf_env.cluster.prepare import forget_names, prepare
 
-    plan = context.plan
     wrote = prepare(
         context, progress.step, progress.notice, ignore=arguments.ignore, only=arguments.nodes
     )
+    context.plan_anew()
+    plan = context.plan
     lifecycle = Lifecycle(plan, context.hosts(), context.gcs, progress.step)
 
     def gate(nodes: Sequence[NodePlan]) -> None:

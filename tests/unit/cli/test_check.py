@@ -25,7 +25,10 @@ def run(found: list[Finding], monkeypatch: pytest.MonkeyPatch, **options: Any) -
 
     monkeypatch.setattr(check, "check", lambda *_, **__: found)
     context = SimpleNamespace(
-        refuse_unknown=nothing, refuse_unsupported=nothing, nodes=lambda _: ()
+        refuse_unknown=nothing,
+        refuse_unsupported=nothing,
+        plan_anew=nothing,
+        nodes=lambda _: (),
     )
     wanted = {
         **dict.fromkeys(("deep", "fix", "json"), False),

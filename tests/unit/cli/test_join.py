@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from saf_env import probe
 from saf_env.cli.commands import down, join, up
 from saf_env.cli.context import Context
-from saf_env.cluster.same_plan import plan_digest
-from saf_env.errors import LockError, UsageError
+from saf_env.cluster.gcs import Gcs, RayNode
+from saf_env.cluster.same_plan import plan_digest, refuse_headless
+from saf_env.cluster.token import ensure_token
+from saf_env.errors import BringUpError, LockError, UsageError
 from saf_env.lock.model import Lock
 from saf_env.plan.build import build
+from saf_env.plan.model import ClusterPlan
+from saf_env.provision.environments import marker_of
+from saf_env.runtimes.base import Found
 from saf_env.spec.model import ClusterSpec
 
 
@@ -76,6 +83,86 @@ def test_where_all_hosts_have_ssh_any_machine_runs_the_cluster(
     assert on_beta.controls
     assert on_beta.place == on_beta.home
     assert on_beta.hosts().unasked == set()
+
+
+class Head:
+    """A container on alpha that may fall back; Ray knows its ``run``."""
+
+    def __init__(self, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.context, self.asked = context, 0
+        spec, lock = context.spec, context.lock
+        inside = replace(spec.head, kind="container", fallback="native", network="bridge")
+        nodes = tuple(inside if n.role == "head" else n for n in spec.nodes)
+        based = replace(lock.toolchains["head"], base_image="debian@sha256:" + "d" * 64)
+        self.spec = replace(spec, nodes=nodes)
+        self.lock = replace(lock, toolchains={**lock.toolchains, "head": based})
+        vars(context).update(spec=self.spec, lock=self.lock)
+        self.run = ""
+        self.error: BringUpError | None = None
+        monkeypatch.setattr(Gcs, "nodes", self.nodes)
+
+    def nodes(self, _: float = 5.0) -> list[RayNode] | None:
+        self.asked += 1
+        if self.error:
+            raise self.error
+        node = RayNode("id", "head", self.run, True, "100.64.0.1", 1, {})
+        return [node] if self.run else None
+
+    def on_alpha(self, obstacle: str = "") -> ClusterPlan:
+        reasons = {"alpha": obstacle}
+        where = Path("/srv/project")
+        return build(self.spec, self.lock, where, here="alpha", no_containers=reasons)
+
+    def provisioned(self) -> None:
+        """As ``check --fix`` leaves this host."""
+        plan = self.context.plan
+        environment = plan.node("linux").environment
+        environment.python.parent.mkdir(parents=True)
+        environment.python.touch()
+        environment.python.chmod(0o755)
+        marker = json.dumps(marker_of(environment))
+        (environment.path / probe.MARKER).write_text(marker, encoding="utf-8")
+        (environment.path / probe.MANIFEST).touch()
+        ensure_token(plan.home, plan.name)
+
+
+def test_a_head_that_fell_back_on_its_host_is_the_same_cluster(
+    on_beta: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = Head(on_beta, monkeypatch)
+    there = head.on_alpha("no Docker engine answers on this machine")
+    head.run = f"{plan_digest(there.head, there.address)}.ab"
+    assert on_beta.plan.head.kind == "container", "nobody can ask Ray yet"
+    assert head.asked == 0
+
+    head.provisioned()
+    on_beta.plan_anew()
+    here = on_beta.plan
+
+    assert here.head.kind == "native"
+    assert here.address == there.address == "100.64.0.1:6380"
+    assert "alpha" in here.head.fallback_reason
+    roles = {"leader": 1, "raylet": 1, "gcs": 1}
+    refuse_headless(here, {"head": Found("head", head.run, roles, None)})
+    digests = [[plan_digest(n, plan.address) for n in plan.nodes] for plan in (here, there)]
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("case", ["container", "another lock", "nothing", "refused"])
+def test_any_other_head_is_planned_as_the_cluster_file_has_it(
+    on_beta: Context, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    head = Head(on_beta, monkeypatch)
+    there = head.on_alpha()
+    runs = {"container": plan_digest(there.head, there.address), "another lock": "0" * 16}
+    head.run = f"{runs[case]}.ab" if case in runs else ""
+    head.error = BringUpError("it refuses the token") if case == "refused" else None
+    head.provisioned()
+    on_beta.plan_anew()
+
+    assert on_beta.plan.head.kind == "container"
+    assert on_beta.plan.address == there.address == "head.local.saf:6380"
+    assert head.asked == 1
 
 
 def test_up_is_refused_with_what_to_do(on_beta: Context) -> None:
