@@ -71,11 +71,18 @@ if [ ! -e "/var/lib/systemd/linger/$(id -un)" ]; then
 fi
 ctl show --property=Version >/dev/null || exit 9
 """
+    # A launcher that waits, or watches, knows the plan that it was started with: a new one follows.
     _ENABLE = r"""
 ctl daemon-reload && ctl enable "$1" || exit 1
-[ -z "$2" ] && exit
+now=$2
+case $(ctl show --property=ActiveState --value "$1") in
+    active | activating | reloading)
+        now=now
+        touch -- "$3/released" && ctl stop "$1" || exit 1 ;;
+esac
+rm -f -- "$3/released"
 ctl reset-failed "$1" 2>/dev/null
-ctl start "$1"
+[ -z "$now" ] || ctl start "$1"
 """
     _REMOVE = r"""
 touch -- "$3/released" 2>/dev/null
@@ -126,9 +133,12 @@ exit 0
         if not done.ok:
             raise self.refused(host, node, done)
 
-    def enable(self, host: Host, user: Login, name: str, *, start: bool) -> CommandResult:
-        """Have the service started at every boot, and with ``start`` now."""
-        return run(host, self._CTL + self._ENABLE, name, "now" if start else "")
+    def enable(self, host: Host, name: str, folder: str, *, start: bool) -> CommandResult:
+        """Have the service started at every boot, and with ``start`` now.
+
+        One that was installed before and is at work is started anew; its node runs on.
+        """
+        return run(host, self._CTL + self._ENABLE, name, "now" if start else "", folder)
 
     def remove(self, host: Host, name: str, folder: str) -> CommandResult:
         """Remove a service with its file and its folder; the node runs on."""
@@ -156,9 +166,21 @@ exit 0
 class Launchd:
     """The launchd of a Mac, for the user's agents; see launchctl(1). It starts them at login."""
 
+    # As above. And launchd has read the file of one that it knows, and does not wait for its end.
     _ENABLE = r"""
-[ -z "$2" ] || launchctl print "gui/$(id -u)/$1" >/dev/null 2>&1 ||
-    launchctl bootstrap "gui/$(id -u)" "$3"
+domain=gui/$(id -u) now=$2
+if said=$(launchctl print "$domain/$1" 2>/dev/null); then
+    case $said in *"state = running"* | *"state = spawn scheduled"*) now=now ;; esac
+    touch -- "$3/released" || exit 1
+    launchctl bootout "$domain/$1" 2>/dev/null
+    seconds=60
+    while launchctl print "$domain/$1" >/dev/null 2>&1 && [ $seconds -gt 0 ]; do
+        sleep 1
+        seconds=$((seconds - 1))
+    done
+fi
+rm -f -- "$3/released"
+[ -z "$now" ] || launchctl bootstrap "$domain" "$4"
 """
     _REMOVE = r"""
 touch -- "$3/released" 2>/dev/null
@@ -190,9 +212,9 @@ rm -f -- "$1" && rm -rf -- "$3"
     def prepare(self, host: Host, user: Login, node: str) -> None:
         """Nothing: launchd always runs."""
 
-    def enable(self, host: Host, user: Login, name: str, *, start: bool) -> CommandResult:
+    def enable(self, host: Host, name: str, folder: str, *, start: bool) -> CommandResult:
         """See :meth:`Systemd.enable`. The file alone is enough for the next login."""
-        return run(host, self._ENABLE, name, "now" if start else "", self.file(name))
+        return run(host, self._ENABLE, name, "now" if start else "", folder, self.file(name))
 
     def remove(self, host: Host, name: str, folder: str) -> CommandResult:
         """See :meth:`Systemd.remove`."""

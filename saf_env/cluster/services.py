@@ -18,7 +18,6 @@ from saf_env.plan.model import ClusterPlan, HostPlan, NodePlan
 from saf_env.provision.code import program
 from saf_env.provision.folders import Notify
 from saf_env.runtimes.agent import SERVICE
-from saf_env.runtimes.launcher import RELEASED
 from saf_env.runtimes.services import PROGRAM, Service, note, read
 from saf_env.transports.base import FileTransport
 
@@ -63,7 +62,8 @@ class ServiceStatus:
 def install(plan: ClusterPlan, hosts: Hosts, nodes: Sequence[NodePlan], step: Notify) -> None:
     """Let every one of ``nodes`` come back after a reboot of its host; what runs is left alone.
 
-    A node that runs is watched by its service from now on; one that does not is not started.
+    A node that runs is watched by its service from now on; one that does not is not started. A
+    service that is there and at work, or waits for the head, goes on with the new plan.
 
     Raises:
         UsageError: one of them is a container.
@@ -186,11 +186,10 @@ def _install(host: Host, service: Service, user: Login, *, running: bool) -> Non
     text = manager.text(service, user)
     _refuse(host, service, file)
     manager.prepare(host, user, node)
-    run(host, 'rm -f -- "$1"', str(service.folder / RELEASED))
     _put(host, _program(), service.folder / PROGRAM)
     _put(host, note(service, *manager.commands(name, user)).encode(), service.folder / SERVICE)
     _put(host, text, user.home / file)
-    done = manager.enable(host, user, name, start=running)
+    done = manager.enable(host, name, str(service.folder), start=running)
     if not done.ok:
         manager.remove(host, name, str(service.folder))
         raise manager.refused(host, node, done)

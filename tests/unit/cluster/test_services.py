@@ -131,7 +131,7 @@ def test_only_a_node_that_runs_is_watched_at_once(plan: ClusterPlan, runs: bool)
     if runs:
         there.running.append(Found("linux", "r", {"leader": 1}, Started("linux", "r", 1, "1")))
     installed(there, "linux")
-    assert list(there.way.words("&& ctl enable")) == [UNIT, "now" if runs else ""]
+    assert list(there.way.words("&& ctl enable")) == [UNIT, "now" if runs else "", FOLDER]
 
 
 def test_a_mac_gets_an_agent(plan: ClusterPlan) -> None:

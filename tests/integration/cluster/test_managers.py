@@ -1,0 +1,120 @@
+"""What managers of services are asked by the scripts, in a world where they only write it down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from saf_env.cluster import managers
+from saf_env.cluster.hosts import Host
+from saf_env.cluster.managers import Launchd, Systemd
+from saf_env.cluster.runtimes import Runtimes
+from saf_env.engine import Engine
+from saf_env.plan.model import HostPlan
+from saf_env.transports.local import LocalTransport
+
+# Each notes what it is asked. A unit's state is in `state`; launchd knows an agent that has one,
+# and what it is told to end is there for one more look.
+SYSTEMCTL = """\
+shift
+case $1 in
+    show) [ "$2" = --property=Version ] || cat state; exit ;;
+    stop) [ -e released ] && echo "$1, released" >>asked; echo inactive >state; exit ;;
+esac
+echo "$1" >>asked
+"""
+LAUNCHCTL = """\
+case $1 in
+    print)
+        [ -e state ] || exit 113
+        printf 'x = {\\n\\tstate = %s\\n}\\n' "$(cat state)"
+        [ ! -e ending ] || rm state ending
+        exit ;;
+    bootout) touch ending; [ -e released ] && echo "$1, released" >>asked; exit 36 ;;
+esac
+[ ! -e state ] || exit 5
+echo "$1" >>asked
+"""
+SLEEP = 'echo "$1" >>slept\n'
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A host whose managers are those above, and whose seconds are short."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    texts = {"systemctl": SYSTEMCTL, "launchctl": LAUNCHCTL, "sleep": SLEEP}
+    for name, text in texts.items():
+        (programs / name).write_text(f"#!/bin/sh\n{text}", encoding="utf-8")
+        (programs / name).chmod(0o755)
+    monkeypatch.setattr(managers, "_PATH", {"PATH": f"{programs}:/usr/bin:/bin"})
+    monkeypatch.chdir(tmp_path)
+    plan = HostPlan("beta", "100.64.0.2", "linux-x86_64", "beta", None, Path(".saf-env/local"))
+    none = cast(Runtimes, None)
+    return Host(plan, LocalTransport("beta"), none, cast(Engine, None), Path("python"))
+
+
+def asked(folder: Path) -> list[str]:
+    path = folder / "asked"
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+WORKS = ["stop, released"]
+
+
+@pytest.mark.parametrize(
+    ("state", "start", "told"),
+    [
+        ("inactive", False, []),
+        ("inactive", True, ["start"]),
+        ("failed", False, []),
+        ("active", False, [*WORKS, "start"]),
+        ("active", True, [*WORKS, "start"]),
+        ("activating", False, [*WORKS, "start"]),
+    ],
+)
+def test_a_unit_that_is_at_work_is_started_anew_without_its_node(
+    host: Host, tmp_path: Path, state: str, start: bool, told: list[str]
+) -> None:
+    (tmp_path / "state").write_text(f"{state}\n", encoding="utf-8")
+    if state == "inactive":
+        (tmp_path / "released").touch()  # as a removal that was cut off leaves it
+    assert Systemd().enable(host, "unit", str(tmp_path), start=start).ok
+    said = [word for word in asked(tmp_path) if word.partition(",")[0] in ("stop", "start")]
+    assert said == told
+    assert {"daemon-reload", "enable", "reset-failed"} <= {*asked(tmp_path)}
+    assert not (tmp_path / "released").exists()
+
+
+@pytest.mark.parametrize(
+    ("state", "start", "told"),
+    [
+        ("", False, []),
+        ("", True, ["bootstrap"]),
+        ("not running", False, ["bootout, released"]),
+        ("not running", True, ["bootout, released", "bootstrap"]),
+        ("running", False, ["bootout, released", "bootstrap"]),
+        ("spawn scheduled", False, ["bootout, released", "bootstrap"]),
+    ],
+)
+def test_an_agent_that_is_at_work_is_loaded_anew_without_its_node(
+    host: Host, tmp_path: Path, state: str, start: bool, told: list[str]
+) -> None:
+    if state:
+        (tmp_path / "state").write_text(state, encoding="utf-8")
+    assert Launchd().enable(host, "agent", str(tmp_path), start=start).ok
+    assert asked(tmp_path) == told
+    assert (tmp_path / "slept").exists() == bool(state), "it is waited for"
+    assert not (tmp_path / "released").exists()
+
+
+def test_what_cannot_be_released_is_not_ended(host: Host, tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("active", encoding="utf-8")
+    enables: list[Callable[..., object]] = [Systemd().enable, Launchd().enable]
+    for enable in enables:
+        enable(host, "unit", str(tmp_path / "none"), start=True)
+    assert (tmp_path / "state").read_text(encoding="utf-8") == "active"
+    assert not {"start", "bootstrap"} & {*asked(tmp_path)}
