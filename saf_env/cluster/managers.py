@@ -80,7 +80,7 @@ case $(ctl show --property=ActiveState --value "$1") in
         now=now
         touch -- "$3/released" && ctl stop "$1" || exit 1 ;;
 esac
-rm -f -- "$3/released"
+rm -f -- "$3/released" "$3/given-up"
 ctl reset-failed "$1" 2>/dev/null
 [ -z "$now" ] || ctl start "$1"
 """
@@ -144,7 +144,7 @@ exit 0
         """Remove a service with its file and its folder; the node runs on."""
         return run(host, self._CTL + self._REMOVE, self.file(name), name, folder)
 
-    def status(self, host: Host, name: str) -> State:
+    def status(self, host: Host, name: str, folder: str) -> State:
         """What the service does; nothing where no manager runs."""
         said = run(host, self._CTL + self._STATUS, name).stdout.strip()
         if said == "failed":
@@ -179,7 +179,7 @@ if said=$(launchctl print "$domain/$1" 2>/dev/null); then
         seconds=$((seconds - 1))
     done
 fi
-rm -f -- "$3/released"
+rm -f -- "$3/released" "$3/given-up"
 [ -z "$now" ] || launchctl bootstrap "$domain" "$4"
 """
     _REMOVE = r"""
@@ -187,7 +187,8 @@ touch -- "$3/released" 2>/dev/null
 launchctl bootout "gui/$(id -u)/$2" 2>/dev/null
 rm -f -- "$1" && rm -rf -- "$3"
 """
-    _STATUS = 'launchctl print "gui/$(id -u)/$1"'
+    # Who gives up ends as if all were well: launchd would try for ever.
+    _STATUS = 'launchctl print "gui/$(id -u)/$1" && { [ ! -e "$2/given-up" ] || exit 9; }'
 
     def name(self, cluster: str, node: str) -> str:
         """Label of the agent."""
@@ -220,9 +221,10 @@ rm -f -- "$1" && rm -rf -- "$3"
         """See :meth:`Systemd.remove`."""
         return run(host, self._REMOVE, self.file(name), name, folder)
 
-    def status(self, host: Host, name: str) -> State:
+    def status(self, host: Host, name: str, folder: str) -> State:
         """See :meth:`Systemd.status`."""
-        return agent_state(run(host, self._STATUS, name).stdout)
+        done = run(host, self._STATUS, name, folder)
+        return agent_state(done.stdout, given_up=done.code == 9)
 
     def refused(self, host: Host, node: str, done: CommandResult) -> BringUpError:
         """See :meth:`Systemd.refused`."""
@@ -234,14 +236,19 @@ rm -f -- "$1" && rm -rf -- "$3"
         )
 
 
-def agent_state(said: str) -> State:
-    """From what ``launchctl print`` says; that is nothing of an agent which is not loaded."""
+def agent_state(said: str, *, given_up: bool = False) -> State:
+    """The state of an agent.
+
+    Args:
+        said: by ``launchctl print``: nothing of an agent that is not loaded.
+        given_up: whether its last launcher has.
+    """
     rows = [line.strip().partition(" = ")[::2] for line in said.splitlines()]
     values = dict(reversed(rows))  # the first of each name is the agent's own
-    if values.get("state") == "running":
+    if values.get("state") in ("running", "spawn scheduled"):
         return "active"
     code = values.get("last exit code", "").partition(":")[0]
-    return "failed" if code.isdigit() and int(code) else "inactive"
+    return "failed" if given_up or (code.isdigit() and int(code)) else "inactive"
 
 
 def manager_of(host: HostPlan) -> Systemd | Launchd:

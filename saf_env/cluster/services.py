@@ -266,10 +266,11 @@ def _remove(host: Host, cluster: str, node: str) -> None:
 def _status(host: Host, plan: ClusterPlan, node: NodePlan) -> ServiceStatus:
     manager = manager_of(host.plan)
     name = manager.name(plan.name, node.name)
-    found = run(host, 'cat -- "$1"', str(_folder(host.plan, plan.name, node.name) / SERVICE))
+    folder = _folder(host.plan, plan.name, node.name)
+    found = run(host, 'cat -- "$1"', str(folder / SERVICE))
     state: State = "absent"
     if found.ok:
-        state = manager.status(host, name)
+        state = manager.status(host, name, str(folder))
         if state != "failed" and _digest(found.stdout) != plan_digest(node, plan.address):
             state = "outdated"
     return ServiceStatus(node.name, node.host, state, name)

@@ -10,6 +10,7 @@ the node is not what was planned, which no other try would change.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -36,6 +37,9 @@ from saf_env.transports.local import LocalTransport
 RELEASED = "released"
 """A file in the service's folder: the node is to outlive its service."""
 
+GIVEN_UP = "given-up"
+"""A file in the service's folder: its last launcher may not start the node."""
+
 _LOOK_SECONDS = 2.0 if sys.platform == "linux" else 10.0  # elsewhere every look starts a process
 _MOST_SECONDS = 15.0
 _PROBE_SECONDS = 600.0
@@ -59,7 +63,7 @@ def main() -> NoReturn:
         service = read(Path(sys.argv[1]).read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.error("%s cannot be read: %s. Run `saf-env service install` again", sys.argv[1], error)
-        sys.exit(_refused())
+        sys.exit(_refused(Path(sys.argv[1]).parent))
     sys.exit(keep(service))
 
 
@@ -77,7 +81,7 @@ def keep(service: Service) -> int:
             if reasons := drifted(service):
                 log.error("%s is not started: it is not what the lock says", node.name)
                 log.error("\n".join(reasons))
-                return _refused()
+                return _refused(service.folder)
             leader = _start(service, native)
         else:
             log.info("%s runs; watching it", node.name)
@@ -105,7 +109,10 @@ def _end(*_: object) -> None:
     raise _EndedError
 
 
-def _refused() -> int:
+def _refused(folder: Path) -> int:
+    """The exit code of who gives up, which is written down for `saf-env service status`."""
+    with contextlib.suppress(OSError):
+        (folder / GIVEN_UP).touch()
     # launchd knows no code that it does not try again after, but 0.
     return 0 if sys.platform == "darwin" else REFUSED
 
@@ -127,6 +134,7 @@ def _note_running(folder: Path) -> None:
     new = folder / f".{agent.RUNNING}"
     new.write_text(text, encoding="utf-8")
     new.replace(folder / agent.RUNNING)
+    (folder / GIVEN_UP).unlink(missing_ok=True)  # which an earlier one may have done
 
 
 def _leader(native: NativeRuntime, node: NodePlan) -> Started | None:

@@ -111,6 +111,23 @@ def test_an_agent_that_is_at_work_is_loaded_anew_without_its_node(
     assert not (tmp_path / "released").exists()
 
 
+def test_an_agent_that_has_given_up_is_told_until_it_is_unloaded(
+    host: Host, tmp_path: Path
+) -> None:
+    def state() -> str:
+        return Launchd().status(host, "agent", str(tmp_path))
+
+    (tmp_path / "state").write_text("not running", encoding="utf-8")
+    assert state() == "inactive"
+    (tmp_path / "given-up").touch()
+    assert state() == "failed"
+    (tmp_path / "state").unlink()
+    assert state() == "inactive", "the next login tries again"
+    (tmp_path / "state").write_text("not running", encoding="utf-8")
+    assert Launchd().enable(host, "agent", str(tmp_path), start=False).ok
+    assert not (tmp_path / "given-up").exists()
+
+
 def test_what_cannot_be_released_is_not_ended(host: Host, tmp_path: Path) -> None:
     (tmp_path / "state").write_text("active", encoding="utf-8")
     enables: list[Callable[..., object]] = [Systemd().enable, Launchd().enable]

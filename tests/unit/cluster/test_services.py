@@ -234,15 +234,22 @@ def test_a_service_that_is_not_there_or_of_another_plan(plan: ClusterPlan) -> No
     assert status(there.plan, there.hosts, [node])[0].state == "outdated"
 
 
+IDLE = "gui/501/x = {\n\tstate = not running\n\tlast exit code = %s\n}"
+RUNS = "gui/501/x = {\n\tstate = running\n\tlast exit code = 1\n\tstate = active\n}"
+
+
 @pytest.mark.parametrize(
-    ("said", "state"),
+    ("said", "given_up", "state"),
     [
-        ("", "inactive"),
-        ("gui/501/x = {\n\tstate = running\n\tlast exit code = 1\n\tstate = active\n}", "active"),
-        ("gui/501/x = {\n\tstate = not running\n\tlast exit code = 0\n}", "inactive"),
-        ("gui/501/x = {\n\tstate = not running\n\tlast exit code = (never exited)\n}", "inactive"),
-        ("gui/501/x = {\n\tstate = not running\n\tlast exit code = 78: EX_CONFIG\n}", "failed"),
+        ("", False, "inactive"),
+        (RUNS, False, "active"),
+        (RUNS, True, "active"),
+        ("x = {\n\tstate = spawn scheduled\n\tlast exit code = 1\n}", False, "active"),
+        (IDLE % "0", False, "inactive"),
+        (IDLE % "0", True, "failed"),
+        (IDLE % "(never exited)", False, "inactive"),
+        (IDLE % "78: EX_CONFIG", False, "failed"),
     ],
 )
-def test_states_of_agents(said: str, state: str) -> None:
-    assert agent_state(said) == state
+def test_states_of_agents(said: str, given_up: bool, state: str) -> None:
+    assert agent_state(said, given_up=given_up) == state

@@ -126,6 +126,21 @@ def test_a_node_that_drifted_is_not_started(
     assert world.log == []
     assert "linux is not started" in caplog.text
     assert "packages-locked" in caplog.text
+    assert (world.service.folder / launcher.GIVEN_UP).exists()
+    world.drift = []
+    assert launcher.keep(world.service) == 1
+    assert not (world.service.folder / launcher.GIVEN_UP).exists()
+
+
+def test_a_note_that_cannot_be_read_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["launcher.pyz", str(tmp_path / agent.SERVICE)])
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(SystemExit) as ended:
+        launcher.main()
+    assert ended.value.code == 0
+    assert [path.name for path in tmp_path.iterdir()] == [launcher.GIVEN_UP]
 
 
 def test_a_worker_waits_for_its_head_less_and_less_often(
