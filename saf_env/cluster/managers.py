@@ -63,12 +63,16 @@ class Systemd:
 XDG_RUNTIME_DIR=/run/user/$(id -u) && export XDG_RUNTIME_DIR
 ctl() { systemctl --user "$@"; }
 """
-    # Without lingering a user's manager starts when he logs in, and not when the machine does.
+    # Without lingering a user's manager starts when he logs in, and not when the machine does. It
+    # starts when lingering begins, and nobody says when it has: it answers after a moment.
     _PREPARE = r"""
-if [ ! -e "/var/lib/systemd/linger/$(id -un)" ]; then
-    [ -d /run/systemd/system ] || exit 9
-    loginctl enable-linger || exit 8
-fi
+[ -d /run/systemd/system ] || exit 9
+[ -e "/var/lib/systemd/linger/$(id -un)" ] || loginctl enable-linger || exit 8
+seconds=10
+until ctl show --property=Version >/dev/null 2>&1 || [ $seconds -eq 0 ]; do
+    sleep 1
+    seconds=$((seconds - 1))
+done
 ctl show --property=Version >/dev/null || exit 9
 """
     # A launcher that waits, or watches, knows the plan that it was started with: a new one follows.

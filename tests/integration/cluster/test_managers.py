@@ -10,18 +10,24 @@ import pytest
 
 from saf_env.cluster import managers
 from saf_env.cluster.hosts import Host
-from saf_env.cluster.managers import Launchd, Systemd
+from saf_env.cluster.managers import Launchd, Login, Systemd
 from saf_env.cluster.runtimes import Runtimes
 from saf_env.engine import Engine
+from saf_env.errors import BringUpError
 from saf_env.plan.model import HostPlan
 from saf_env.transports.local import LocalTransport
 
 # Each notes what it is asked. A unit's state is in `state`; launchd knows an agent that has one,
-# and what it is told to end is there for one more look.
+# and what it is told to end is there for one more look. Once there is lingering, systemd's manager
+# answers after as many seconds as `slow` says.
 SYSTEMCTL = """\
 shift
 case $1 in
-    show) [ "$2" = --property=Version ] || cat state; exit ;;
+    show)
+        if [ "$2" = --property=ActiveState ]; then cat state; exit; fi
+        [ ! -e lingers ] || [ "$(cat slept 2>/dev/null | wc -l)" -lt "$(cat slow)" ] || exit 0
+        echo 'Failed to connect to bus' >&2
+        exit 1 ;;
     stop) [ -e released ] && echo "$1, released" >>asked; echo inactive >state; exit ;;
 esac
 echo "$1" >>asked
@@ -38,6 +44,7 @@ esac
 [ ! -e state ] || exit 5
 echo "$1" >>asked
 """
+LOGINCTL = "touch lingers\n"
 SLEEP = 'echo "$1" >>slept\n'
 
 
@@ -46,7 +53,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     """A host whose managers are those above, and whose seconds are short."""
     programs = tmp_path / "bin"
     programs.mkdir()
-    texts = {"systemctl": SYSTEMCTL, "launchctl": LAUNCHCTL, "sleep": SLEEP}
+    texts = {"systemctl": SYSTEMCTL, "launchctl": LAUNCHCTL, "sleep": SLEEP, "loginctl": LOGINCTL}
     for name, text in texts.items():
         (programs / name).write_text(f"#!/bin/sh\n{text}", encoding="utf-8")
         (programs / name).chmod(0o755)
@@ -60,6 +67,27 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 def asked(folder: Path) -> list[str]:
     path = folder / "asked"
     return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+@pytest.mark.parametrize(("seconds", "answers"), [(0, True), (3, True), (10, True), (11, False)])
+def test_the_manager_of_who_did_not_linger_is_waited_for(
+    host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int, answers: bool
+) -> None:
+    (tmp_path / "slow").write_text(f"{seconds}", encoding="utf-8")
+    script = Systemd._PREPARE
+    for folder in ("/run/systemd/system", "/var/lib/systemd/linger"):
+        assert folder in script
+        script = script.replace(folder, str(tmp_path))
+    monkeypatch.setattr(Systemd, "_PREPARE", script)
+    user = Login(1000, "anna", Path("/home/anna"))
+    if answers:
+        Systemd().prepare(host, user, "linux")
+    else:
+        with pytest.raises(BringUpError, match="no systemd user manager answers there"):
+            Systemd().prepare(host, user, "linux")
+    slept = tmp_path / "slept"
+    waited = len(slept.read_text(encoding="utf-8").split()) if slept.exists() else 0
+    assert waited == min(seconds, 10)
 
 
 WORKS = ["stop, released"]
