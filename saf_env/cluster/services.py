@@ -126,18 +126,6 @@ def elsewhere(cluster: str, hosts: Hosts) -> list[tuple[str, str]]:
     return [(node, host) for host, nodes in answers.items() for node in nodes]
 
 
-def forget(cluster: str, hosts: Hosts, nodes: Sequence[tuple[str, str]]) -> None:
-    """Remove what is left of services whose folders are gone; errors as of :func:`remove`."""
-
-    def one(host: Host) -> None:
-        for node, name in nodes:
-            if name == host.plan.name:
-                _remove(host, cluster, node)
-
-    _, lost = hosts.ask((host for _, host in nodes), one)
-    refuse_lost(lost)
-
-
 def status(plan: ClusterPlan, hosts: Hosts, nodes: Sequence[NodePlan]) -> list[ServiceStatus]:
     """The services of ``nodes``, in their order.
 

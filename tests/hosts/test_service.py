@@ -73,6 +73,11 @@ def ctl(machine: Machine, *words: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
+def units(machine: Machine) -> str:
+    """What the manager of a machine has of services of nodes."""
+    return machine.run(["find", f"{ROOTS}/.config", "-name", "saf-env*"]).stdout
+
+
 def reboot(machine: Machine) -> None:
     machine.kill_all()
     machine.boot()
@@ -174,8 +179,7 @@ def test_a_node_outlives_its_service(project: Several, beta: Machine) -> None:
     assert raylets(beta) == before
     assert service(project) == "absent"
     assert "saf-env" not in ctl(beta, "list-units", "--all", "--plain")
-    left = beta.run(["find", f"{ROOTS}/.config", "-name", "saf-env*"]).stdout
-    assert left == ""
+    assert units(beta) == ""
 
 
 def test_systemd_reads_every_path_as_it_was_meant(beta: Machine, project: Several) -> None:
@@ -188,6 +192,20 @@ def test_systemd_reads_every_path_as_it_was_meant(beta: Machine, project: Severa
     ctl(beta, "start", "odd")
     eventually(lambda: beta.read(str(made.log)).count("\n") == 5, 10, "it has said its words")
     assert beta.read(str(made.log)).splitlines() == list(made.command)
+
+
+def test_a_purge_that_does_not_come_to_its_end_leaves_no_service(
+    project: Several, beta: Machine
+) -> None:
+    project.ok("service", "install", "beta")
+    assert units(beta)
+    kept = f"{ROOTS}/.saf-env/served/.saf/kept"
+    beta.run(["mkdir", kept])
+    with beta.small_disk(kept):
+        refused(project.saf_env("down", "--purge"), 6, "beta: not all of", "can be removed")
+        assert units(beta) == ""
+    project.ok("down", "--purge")
+    assert beta.run(["find", ROOTS, "-name", "*saf-env*"]).stdout == ""
 
 
 def named(node: str) -> Service:

@@ -75,11 +75,11 @@ def _stop(context: Context, cluster: str, names: list[str], *, purge: bool = Fal
                 _, kept = hosts.write_names(())
                 hosts.leave(work.origin)
             if purge:
-                from saf_env.cluster.services import elsewhere, forget
+                from saf_env.cluster.services import elsewhere, remove
 
-                left_behind = elsewhere(cluster, hosts)
+                # Their folders tell what there is: who is cut off here finds the rest again.
+                remove(cluster, hosts, elsewhere(cluster, hosts), progress.step)
                 hosts.purge(work.origin)
-                forget(cluster, hosts, left_behind)
         hosts.close()
     for host, reason in kept.items() if stopped else ():
         print(f"the names of cluster {cluster} stay in /etc/hosts of {host}: {reason}")

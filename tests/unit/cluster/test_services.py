@@ -18,7 +18,7 @@ from saf_env.cluster.hosts import Host, Hosts
 from saf_env.cluster.managers import agent_state
 from saf_env.cluster.runtimes import Runtimes
 from saf_env.cluster.same_plan import plan_digest
-from saf_env.cluster.services import elsewhere, forget, install, remove, status
+from saf_env.cluster.services import elsewhere, install, remove, status
 from saf_env.engine import Engine
 from saf_env.errors import BringUpError, UsageError
 from saf_env.plan.model import ClusterPlan, HostPlan, ImagePlan
@@ -195,8 +195,10 @@ def test_a_service_is_removed_where_there_is_one(plan: ClusterPlan) -> None:
 def test_a_service_that_cannot_be_removed_is_told(plan: ClusterPlan) -> None:
     there = beta(plan)
     there.way.answers["ctl disable"] = (1, "Read-only file system")
+    found = elsewhere("local", there.hosts)
+    assert found == [("linux", "here")]
     with pytest.raises(BringUpError, match="linux cannot be removed: Read-only"):
-        forget("local", there.hosts, elsewhere("local", there.hosts))
+        remove("local", there.hosts, found, lambda _: None)
 
 
 @pytest.mark.parametrize(
