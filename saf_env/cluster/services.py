@@ -59,22 +59,25 @@ class ServiceStatus:
         return {"node": self.node, "host": self.host, "state": self.state, "unit": self.unit}
 
 
-def install(plan: ClusterPlan, hosts: Hosts, nodes: Sequence[NodePlan], step: Notify) -> None:
-    """Let every one of ``nodes`` come back after a reboot of its host; what runs is left alone.
-
-    A node that runs is watched by its service from now on; one that does not is not started. A
-    service that is there and at work, or waits for the head, goes on with the new plan.
-
-    Raises:
-        UsageError: one of them is a container.
-        BringUpError: a host cannot do it, or is not provisioned yet; the others are done.
-        HostUnreachableError: a host cannot be reached; as above.
-    """
+def refuse_containers(nodes: Sequence[NodePlan]) -> None:
+    """Raise UsageError when one of ``nodes`` is a container."""
     if inside := [node.name for node in nodes if node.kind == "container"]:
         raise UsageError(
             f"{', '.join(inside)} need no service: Docker starts containers again after a reboot",
             hint="have the Docker engine itself start at boot (on a Mac: at login)",
         )
+
+
+def install(plan: ClusterPlan, hosts: Hosts, nodes: Sequence[NodePlan], step: Notify) -> None:
+    """Let native ``nodes`` come back after a reboot of their hosts; what runs is left alone.
+
+    A node that runs is watched by its service from now on; one that does not is not started. A
+    service that is there and at work, or waits for the head, goes on with the new plan.
+
+    Raises:
+        BringUpError: a host cannot do it, or is not provisioned yet; the others are done.
+        HostUnreachableError: a host cannot be reached; as above.
+    """
 
     def one(host: Host) -> None:
         user = login(host)

@@ -31,16 +31,16 @@ def _install(context: Context, arguments: argparse.Namespace) -> None:
 
     context.fresh_lock()
     plan, nodes = context.plan, _nodes(context, arguments)
-    context.refuse_unsupported(nodes)
     if not arguments.nodes:  # Docker starts containers again by itself
         nodes = tuple(node for node in nodes if node.kind == "native")
+    services.refuse_containers(nodes)
     hosts, work = context.hosts(), Work(plan.name, "service install", context.place)
     with (
         states.held(context.place, plan.name, "saf-env service install"),
         hold(hosts, work, {node.host for node in nodes}) as lost,
         Progress() as progress,
     ):
-        refuse_lost(lost)
+        refuse_lost({node.host: lost[node.host] for node in nodes if node.host in lost})
         services.install(plan, hosts, nodes, progress.step)
     names = ", ".join(node.name for node in nodes)
     print(f"a reboot brings back: {names or 'nothing, there is no native node'}")

@@ -18,7 +18,7 @@ from saf_env.cluster.hosts import Host, Hosts
 from saf_env.cluster.managers import agent_state
 from saf_env.cluster.runtimes import Runtimes
 from saf_env.cluster.same_plan import plan_digest
-from saf_env.cluster.services import elsewhere, install, remove, status
+from saf_env.cluster.services import elsewhere, install, refuse_containers, remove, status
 from saf_env.engine import Engine
 from saf_env.errors import BringUpError, UsageError
 from saf_env.plan.model import ClusterPlan, HostPlan, ImagePlan
@@ -150,8 +150,7 @@ def test_a_container_is_refused(plan: ClusterPlan) -> None:
     image = ImagePlan("k", "t", "b", plan.head.environment, "w")
     box = dataclasses.replace(there.plan.node("linux"), kind="container", image=image)
     with pytest.raises(UsageError, match="linux need no service: Docker starts"):
-        install(there.plan, there.hosts, [box], lambda _: None)
-    assert there.way.asked == []
+        refuse_containers([there.plan.head, box])
 
 
 @pytest.mark.parametrize(
