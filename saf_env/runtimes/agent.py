@@ -248,7 +248,8 @@ def _manage(commands: Sequence[Sequence[str]]) -> None:
     quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "capture_output": True}
     for argv in commands:
         try:
-            subprocess.run(argv, env=env, timeout=45, check=False, **quiet)
+            # Longer than managers give a service to end (STOP_SECONDS), after which they kill it.
+            subprocess.run(argv, env=env, timeout=75, check=False, **quiet)
         except FileNotFoundError:
             return
         except subprocess.TimeoutExpired as error:
@@ -367,10 +368,33 @@ def _end_services(folder: str, wanted: Iterable[str], cluster: str) -> list[str]
     found = {name: _service(os.path.join(folder, name)) for name in names}
     ours = [n for n in names if os.path.basename(found[n].get("temp", "")) == cluster]
     ended = [name for name in ours if not wanted or name in wanted]
-    ended.sort(key=lambda name: found[name]["node"]["role"] == "head")
-    for name in ended:
-        _end_service(found[name])
-    return ended
+    heads = [name for name in ended if found[name]["node"]["role"] == "head"]
+    others = [name for name in ended if name not in heads]
+    for group in (others, heads):
+        _side_by_side([found[name] for name in group])
+    return others + heads
+
+
+def _side_by_side(services: Sequence[Mapping[str, Any]]) -> None:
+    """End services at the same time: each may take a minute to stop its node."""
+    import threading
+
+    failed: list[Exception] = []
+
+    def end(service: Mapping[str, Any]) -> None:
+        try:
+            _end_service(service)
+        except Exception as error:  # raised below
+            failed.append(error)
+
+    # Daemons: whoever is interrupted does not wait for them.
+    threads = [threading.Thread(target=end, args=(one,), daemon=True) for one in services]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failed:
+        raise failed[0]
 
 
 def _end(targets: list[dict[str, Any]], number: int, grace: float) -> None:

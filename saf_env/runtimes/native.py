@@ -32,6 +32,9 @@ _WORDS = {
     "names": "write /etc/hosts",
 }
 
+# Services are ended first, which takes up to a minute; the head's after the others'.
+_SECONDS = {"start": 120.0, "stop": 180.0}
+
 SERVICE_LOG = "service.log"
 """What the service of a node says, in its folder."""
 
@@ -208,7 +211,8 @@ class NativeRuntime:
             answer = agent.answer(request)
         else:
             argv, stdin = script(self._python, _AGENT, request)
-            result = self._transport.run(argv, env=_PLAIN, timeout=60.0, stdin=stdin)
+            seconds = _SECONDS.get(request["op"], 60.0)
+            result = self._transport.run(argv, env=_PLAIN, timeout=seconds, stdin=stdin)
             if not result.ok:
                 raise BringUpError(
                     f"{what}: {result.tail(3)}",

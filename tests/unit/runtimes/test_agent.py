@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import stat
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -323,6 +324,38 @@ def test_services_are_ended_with_their_nodes(
     # Another cluster of the same name has its services in the same folder.
     assert agent.stop({**request, "cluster": "saf-2"})["services"] == []
     assert managed == [["stop", name] for name in ended]
+
+
+def test_services_are_ended_side_by_side_and_the_heads_last(
+    tmp_path: Path, managed: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note = json.loads((tmp_path / "linux" / agent.SERVICE).read_text(encoding="utf-8"))
+    (tmp_path / "other").mkdir()
+    note["stop"] = [["stop", "other"]]
+    (tmp_path / "other" / agent.SERVICE).write_text(json.dumps(note), encoding="utf-8")
+    together, done = threading.Barrier(2), list[str]()
+
+    def manage(commands: list[list[str]]) -> None:
+        ((_, node),) = commands
+        if node != "head":
+            together.wait(10)
+        done.append(node)
+
+    monkeypatch.setattr(agent, "_manage", manage)
+    assert agent._end_services(str(tmp_path), [], "saf-1") == ["linux", "other", "head"]
+    assert sorted(done[:2]) == ["linux", "other"]
+    assert done[2] == "head"
+
+
+def test_a_manager_that_is_silent_is_told(
+    tmp_path: Path, managed: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def manage(commands: list[list[str]]) -> None:
+        raise TimeoutError(errno.ETIMEDOUT, "systemctl is silent", "systemctl")
+
+    monkeypatch.setattr(agent, "_manage", manage)
+    with pytest.raises(TimeoutError, match="systemctl is silent"):
+        agent._end_services(str(tmp_path), [], "saf-1")
 
 
 def test_who_ends_a_service_waits_for_its_end(
