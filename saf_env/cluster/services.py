@@ -157,6 +157,9 @@ def _service(plan: ClusterPlan, host: Host, node: NodePlan, user: Login) -> Serv
     """The service of ``node``, with paths that are true wherever it runs."""
     env = node.environment
     there = replace(node, environment=replace(env, path=user.home / env.path))
+    # Not what runs saf-env here, which is the user's own; nor by way of the environment, since who
+    # finds that one damaged has to run.
+    python = env.python.resolve() if host.plan.here else host.python
     return Service(
         cluster=plan.name,
         host=host.plan.name,
@@ -165,7 +168,7 @@ def _service(plan: ClusterPlan, host: Host, node: NodePlan, user: Login) -> Serv
         temp=plan.folder,
         token=user.home / token_path(host.plan.home, plan.name),
         folder=user.home / _folder(host.plan, plan.name, node.name),
-        python=user.home / host.python,
+        python=user.home / python,
         node=there,
     )
 

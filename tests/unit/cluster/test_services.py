@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import plistlib
+import sys
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -114,6 +115,29 @@ def test_a_service_has_all_that_its_host_needs(plan: ClusterPlan) -> None:
     with zipfile.ZipFile(io.BytesIO(files[f"{FOLDER}/launcher.pyz"])) as program:
         names = set(program.namelist())
     assert {"__main__.py", "saf_env/runtimes/launcher.py", "packaging/version.py"} <= names
+
+
+def test_here_it_runs_under_the_nodes_own_interpreter(plan: ClusterPlan, tmp_path: Path) -> None:
+    """And not under the Python that runs saf-env, which may be gone tomorrow."""
+    there = beta(plan)
+    own = tmp_path / "python" / "bin" / "python3.12"
+    env = dataclasses.replace(plan.node("linux").environment, path=tmp_path / "env")
+    for path in (own, env.python):
+        path.parent.mkdir(parents=True)
+    own.touch()
+    env.python.symlink_to(own)
+    node = dataclasses.replace(plan.node("linux"), environment=env)
+    here = dataclasses.replace(there.plan.hosts["here"], ssh="", home=tmp_path / "project")
+    host = dataclasses.replace(there.hosts["here"], plan=here, python=Path(sys.executable))
+    there.way.answers['id -un)" "$(pwd)'] = (0, f"1000\nanna\n{tmp_path}\n")
+    install(plan, Hosts({"here": host}, plan.folder, {}, "here"), [node], lambda _: None)
+    folder = tmp_path / "project/.saf/clusters/local/services/linux"
+    service = read((folder / "service.json").read_text(encoding="utf-8"))
+    assert service.command[0] == str(own)
+    assert service.node.environment.python == env.python
+    unit = (tmp_path / f".config/systemd/user/{UNIT}").read_text(encoding="utf-8")
+    assert f' "{own}" ' in unit
+    assert sys.executable not in unit
 
 
 def test_the_agent_on_the_host_knows_how_to_end_and_start_it(plan: ClusterPlan) -> None:
