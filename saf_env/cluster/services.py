@@ -88,6 +88,8 @@ def install(plan: ClusterPlan, hosts: Hosts, nodes: Sequence[NodePlan], step: No
             if node.host == host.plan.name:
                 step(f"{host.plan.name}: installing the service of {node.name}")
                 service = _service(plan, host, node, user)
+                command = "join" if hosts.unasked else "up"
+                _refuse(host, service, f"saf-env {command} {node.name}")
                 _install(host, service, user, running=node.name in running)
 
     _, lost = hosts.ask((node.host for node in nodes), one)
@@ -178,7 +180,6 @@ def _install(host: Host, service: Service, user: Login, *, running: bool) -> Non
     name = manager.name(service.cluster, node)
     file = manager.file(name)
     text = manager.text(service, user)
-    _refuse(host, service, file)
     manager.prepare(host, user, node)
     _put(host, _program(), service.folder / PROGRAM)
     _put(host, note(service, *manager.commands(name, user)).encode(), service.folder / SERVICE)
@@ -189,14 +190,22 @@ def _install(host: Host, service: Service, user: Login, *, running: bool) -> Non
         raise manager.refused(host, node, done)
 
 
-def _refuse(host: Host, service: Service, file: str) -> None:
-    """Refuse a host that has nothing to start yet, and a name that another project has."""
+def _refuse(host: Host, service: Service, command: str) -> None:
+    """Refuse a host that has nothing to start yet, and a name that another project has.
+
+    Args:
+        host: which.
+        service: what is to be installed there.
+        command: by which the node is started first.
+    """
+    manager = manager_of(host.plan)
+    file = manager.file(manager.name(service.cluster, service.node.name))
     node, words = service.node.name, (file, str(service.folder / SERVICE))
     seen = run(host, _LOOK, *words, str(service.python), str(service.token)).stdout.strip()
     if seen == "bare":
         raise BringUpError(
             f"{host.plan.name} has nothing yet that a service could start",
-            hint=f"run `saf-env up {node}` once, then the same command again",
+            hint=f"run `{command}` once, then the same command again",
             node=node,
         )
     if seen == "taken":

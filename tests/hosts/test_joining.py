@@ -15,8 +15,9 @@ import pytest
 from tests.hosts.machines.machine import Machine
 from tests.hosts.machines.ssh import installed
 from tests.hosts.machines.yard import Yard
+from tests.hosts.managers import forget_manager, manager, raylets, reboot, units
 from tests.hosts.several import ALIVE, HEAD, ROOTS, Several, refused
-from tests.projects import ROOT
+from tests.projects import ROOT, eventually
 
 CLONE = f"{ROOTS}/clone"
 PLACE = f"{ROOTS}/.saf-env/joined"
@@ -48,9 +49,11 @@ STATES = {"alpha-head": "ready", "beta-worker": "ready"}
 
 
 @pytest.fixture(scope="module")
-def beta(machine_yard: Yard) -> Machine:
+def beta(machine_yard: Yard) -> Iterator[Machine]:
     """With Debian's own Python, and a way to the package index."""
-    return machine_yard.machine("beta", python=True, internet=True, shm="1g")
+    made = machine_yard.machine("beta", python=True, internet=True, shm="1g")
+    yield made
+    forget_manager(made)
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +166,34 @@ def test_both_sides_tell_the_same(project: Several, beta: Machine) -> None:
     assert "everything was up already" in project.ok("up")
     assert "beta-worker raylet.out: " in ok(on(beta, "logs", "--lines", "1000"))
     assert json.loads(ok(on(beta, "check", "--json")))["ok"]
+
+
+def services(said: str) -> dict[str, str]:
+    """State by node, as `saf-env service status --json` tells it."""
+    return {one["node"]: one["state"] for one in json.loads(said)["services"]}
+
+
+def test_its_own_nodes_come_back_by_a_service_of_this_side(project: Several, beta: Machine) -> None:
+    manager(beta)
+    (before,) = raylets(beta)
+    elsewhere = "alpha-head is on alpha, and this machine is beta"
+    for action in ("install", "remove", "status"):
+        refused(on(beta, "service", action, "alpha-head"), 2, elsewhere)
+    assert "a reboot brings back: beta-worker\n" in ok(on(beta, "service", "install"))
+    assert raylets(beta) == [before]
+    status = ("service", "status", "--json")
+    assert services(ok(on(beta, *status))) == {"beta-worker": "active"}
+    assert services(project.ok(*status)) == {"alpha-head": "absent", "beta-worker": "active"}
+    reboot(beta)
+    eventually(lambda: raylets(beta), 60, "the node is started")
+    (before,) = raylets(beta)
+    eventually(lambda: project.status()["beta-worker"] == "starting", 60, "the head knows it")
+    ok(on(beta, "join", "beta-worker"))
+    assert project.status() == STATES
+    assert "removed the service of beta-worker" in ok(on(beta, "service", "remove"))
+    assert raylets(beta) == [before]
+    assert units(beta) == ""
+    assert services(project.ok(*status))["beta-worker"] == "absent"
 
 
 def test_another_python_in_the_same_place_does_not_join(project: Several, beta: Machine) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from saf_env.runtimes.services import Service, unit
 from tests.hosts.machines.machine import Machine
 from tests.hosts.machines.ssh import Entry, installed
 from tests.hosts.machines.yard import Yard
+from tests.hosts.managers import BUS, ctl, forget_manager, manager, raylets, reboot, units
 from tests.hosts.several import HEAD, ROOTS, Several, refused
 from tests.projects import eventually
 
@@ -43,59 +43,14 @@ cpus = 1
 object_store_memory = "200MiB"
 """
 UNIT = f"{ROOTS}/.config/systemd/user/saf-env-served-beta.service"
-BUS = {"XDG_RUNTIME_DIR": "/run/user/0"}
-
-# What systemd-logind does for a user who lingers; in a control group that is the manager's own.
-MANAGER = r"""
-mkdir -p /run/systemd/system /run/user/0 /var/lib/systemd/linger
-chmod 700 /run/user/0
-touch /var/lib/systemd/linger/root
-mount -t cgroup2 none /sys/fs/cgroup
-mkdir -p "/sys/fs/cgroup/$1"
-echo $$ >"/sys/fs/cgroup/$1/cgroup.procs"
-umount /sys/fs/cgroup
-setsid unshare --cgroup sh -c '
-    mount -t cgroup2 none /sys/fs/cgroup && exec /lib/systemd/systemd --user
-' >/var/log/manager.log 2>&1 </dev/null &
-"""
-
-
-def manager(machine: Machine) -> None:
-    """Let root's service manager of a machine run, as it does after every boot."""
-    group = f"{machine.network.name}-{machine.name}"
-    machine.run(["sh", "-eu", "-c", MANAGER, "sh", group], env=BUS)
-    eventually(lambda: ctl(machine, "show", "--property=Version"), 20, "its manager runs")
-
-
-def ctl(machine: Machine, *words: str) -> str:
-    """What the manager of a machine says; nothing while it is not there."""
-    done = machine.run(["systemctl", "--user", *words], env=BUS, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def units(machine: Machine) -> str:
-    """What the manager of a machine has of services of nodes."""
-    return machine.run(["find", f"{ROOTS}/.config", "-name", "saf-env*"]).stdout
-
-
-def reboot(machine: Machine) -> None:
-    machine.kill_all()
-    machine.boot()
-    manager(machine)
-
-
-def raylets(machine: Machine) -> list[int]:
-    return [p.pid for p in machine.processes() if p.argv[0].endswith("/raylet")]
+PLACE = f"{ROOTS}/.saf-env/served/.saf/clusters/served/services/beta"
 
 
 @pytest.fixture(scope="module")
 def beta(machine_yard: Yard) -> Iterator[Machine]:
     made = machine_yard.machine("beta", shm="2g")
     yield made
-    made.kill_all()
-    group = f"{made.network.name}-{made.name}"
-    for folder in Path("/sys/fs/cgroup").glob(f"**/{group}"):
-        subprocess.run(["find", folder, "-depth", "-type", "d", "-delete"], check=True)
+    forget_manager(made)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +73,12 @@ def service(project: Several) -> str:
     return one["state"]
 
 
+def launcher(beta: Machine) -> int:
+    """The launcher that BETA's manager has started last."""
+    found: dict[str, int] = json.loads(beta.read(f"{PLACE}/running.json"))
+    return found["pid"]
+
+
 def test_a_host_without_a_manager_is_told(project: Several, beta: Machine) -> None:
     refused(project.saf_env("service", "install", "beta"), 6, "no systemd user manager", "beta")
     assert beta.run(["test", "-e", UNIT], check=False).returncode == 1
@@ -125,10 +86,13 @@ def test_a_host_without_a_manager_is_told(project: Several, beta: Machine) -> No
 
 
 def test_what_runs_is_watched_and_started_again(project: Several, beta: Machine) -> None:
-    manager(beta)
+    manager(beta, after=3)  # as one of a user who has just begun to linger
     (before,) = raylets(beta)
     assert "a reboot brings back: beta" in project.ok("service", "install", "beta")
     eventually(lambda: service(project) == "active", 10, "it watches")
+    first = launcher(beta)
+    project.ok("service", "install", "beta")
+    eventually(lambda: launcher(beta) != first, 10, "another one watches")
     assert raylets(beta) == [before], "what runs is left alone"
     said = beta.run(["systemd-analyze", "verify", "--user", UNIT], env=BUS)
     assert (said.stdout, said.stderr) == ("", "")
@@ -157,6 +121,26 @@ def test_down_is_not_undone_before_the_next_boot(project: Several, beta: Machine
     assert service(project) == "inactive"
     project.ok("up")
     assert service(project) == "active", "what up starts is watched again"
+
+
+def test_who_waits_for_the_head_goes_on_with_another_plan(project: Several, beta: Machine) -> None:
+    project.ok("down", "alpha-head")
+    reboot(beta)
+    eventually(lambda: "waiting: no head" in project.ok("logs", "beta"), 60, "it waits")
+    first = launcher(beta)
+    text = project.file.read_text(encoding="utf-8")
+    project.file.write_text(text.replace("200MiB", "201MiB"), encoding="utf-8")
+    project.ok("lock")
+    assert service(project) == "outdated"
+    project.ok("service", "install", "beta")
+    eventually(lambda: launcher(beta) != first, 20, "another one waits")
+    assert service(project) == "active"
+    assert raylets(beta) == []
+    project.ok("up", "alpha-head")
+    eventually(lambda: raylets(beta), 60, "it has started the node")
+    (before,) = raylets(beta)
+    project.ok("up")
+    assert raylets(beta) == [before], "it is the one that is planned"
 
 
 def test_a_node_that_drifted_is_not_brought_back(project: Several, beta: Machine) -> None:

@@ -203,6 +203,17 @@ def test_a_host_that_cannot_is_told_with_the_remedy(
         assert there.way.files == {}
 
 
+def test_who_joins_is_told_how_its_node_is_started(plan: ClusterPlan) -> None:
+    there = beta(plan)
+    there.way.answers["echo bare"] = (0, "bare")
+    here = there.hosts["here"]
+    alpha = dataclasses.replace(here, asked=False)
+    hosts = Hosts({"here": here, "alpha": alpha}, plan.folder, {}, "alpha")
+    with pytest.raises(BringUpError) as caught:
+        install(there.plan, hosts, [there.plan.node("linux")], lambda _: None)
+    assert caught.value.hint.startswith("run `saf-env join linux` once")
+
+
 def test_a_service_is_removed_where_there_is_one(plan: ClusterPlan) -> None:
     there = beta(plan)
     steps: list[str] = []
