@@ -174,7 +174,10 @@ class Launchd:
     _ENABLE = r"""
 domain=gui/$(id -u) now=$2
 if said=$(launchctl print "$domain/$1" 2>/dev/null); then
-    case $said in *"state = running"* | *"state = spawn scheduled"*) now=now ;; esac
+    case $said in
+        # One that failed is tried again, sooner or later.
+        *"state = running"* | *"state = spawn scheduled"* | *"last exit code = "[1-9]*) now=now ;;
+    esac
     touch -- "$3/released" || exit 1
     launchctl bootout "$domain/$1" 2>/dev/null
     seconds=60

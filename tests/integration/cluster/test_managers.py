@@ -126,6 +126,8 @@ def test_a_unit_that_is_at_work_is_started_anew_without_its_node(
         ("not running", True, ["bootout, released", "bootstrap"]),
         ("running", False, ["bootout, released", "bootstrap"]),
         ("spawn scheduled", False, ["bootout, released", "bootstrap"]),
+        ("not running\n\tlast exit code = 0", False, ["bootout, released"]),
+        ("not running\n\tlast exit code = 1", False, ["bootout, released", "bootstrap"]),
     ],
 )
 def test_an_agent_that_is_at_work_is_loaded_anew_without_its_node(
