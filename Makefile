@@ -37,7 +37,7 @@ down: ## stop this cluster, and nothing else
 	$(SAF_ENV) down $(ARGS)
 
 test: ## the project's own tests
-	$(DEV) pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS)
+	$(DEV) pytest -n 2 --no-loadscope-reorder $(ARGS)
 
 engine: ## install and start a Docker engine with Compose and Buildx (Debian, as root)
 	@sh images/engine.sh $(ARGS)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from pathlib import PurePosixPath
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -12,24 +13,28 @@ settings.register_profile("noisy", deadline=None)  # these machines are slow by 
 settings.load_profile("noisy")
 os.environ.pop("COLUMNS", None)  # pytest-xdist's: what tests print is for no terminal
 
-HERE = Path(__file__).parent
 # These share the Docker engine of this machine, its images and clusters.
 ENGINE = "compose_config", "engine", "image_refusals", "images", "mixed", "mixed_faults"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put each test in a lane: pytest-xdist runs lanes beside each other, half of it is waiting."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(lane(item.path)))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Let pytest-xdist run lanes beside each other, and never two tests of one lane."""
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+    class Lanes(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            return lane(PurePosixPath(nodeid.partition("::")[0]))
+
+    return Lanes(config, log)
 
 
-def lane(file: Path) -> str:
+def lane(file: PurePosixPath) -> str:
     """What the tests of ``file`` share: a cluster, machines that ssh knows by name, a folder."""
-    folder, name = file.parent.relative_to(HERE), file.stem.removeprefix("test_")
-    if folder == Path("hosts"):
+    folder, name = str(file.parent), file.stem.removeprefix("test_")
+    if folder == "tests/hosts":
         return "engine" if name in ENGINE else "machines"
-    return name if folder.parts[0] == "unit" else str(folder)
+    return str(file) if folder.startswith("tests/unit") else folder
 
 
 @pytest.hookimpl(trylast=True)
