@@ -57,7 +57,7 @@ def prepare(
             ensure_environment(environment, project.uv, step)
         except ToolchainError as error:
             if joins and environment.interpreter.source == "system":
-                raise _only_from_elsewhere(plan) from error
+                raise only_from_elsewhere(plan, "up", "which sends it") from error
             raise
     if joins and wanted:
         _let_be_looked_at(plan, wanted[0])
@@ -75,13 +75,18 @@ def prepare(
     return bool(changed)
 
 
-def _only_from_elsewhere(plan: ClusterPlan) -> ToolchainError:
-    """The error of a host that is asked for an interpreter of another one's system."""
-    head = plan.head.host
+def only_from_elsewhere(plan: ClusterPlan, command: str, why: str) -> ToolchainError:
+    """The error of a host that is asked for an interpreter of another one's system.
+
+    Args:
+        plan: the cluster.
+        command: of saf-env, that helps where the cluster is run from.
+        why: it does.
+    """
     return ToolchainError(
         "the lock's Python is one of the machine that locked, and is not to be had here",
-        hint=f"run `saf-env up` on {head}, which sends it; or lock another there, which every host "
-        "can get: `saf-env lock --python-source managed`, or `saf-env toolchain pack`",
+        hint=f"run `saf-env {command}` on {plan.controller}, {why}; or lock another there, which "
+        "every host can get: `saf-env lock --python-source managed`, or `saf-env toolchain pack`",
     )
 
 

@@ -70,12 +70,12 @@ def refuse_headless(plan: ClusterPlan, found: Mapping[str, Found]) -> None:
     if head.name not in found:
         raise BringUpError(
             f"no head of cluster {plan.name} answers at {plan.address}",
-            hint=f"run `saf-env up` on {head.host} first; if it runs there, `saf-env check` here "
-            "looks at the way to it",
+            hint=f"run `saf-env up` on {plan.controller} first; if the head runs on {head.host}, "
+            "`saf-env check` here looks at the way to it",
         )
     if found[head.name].run.split(".")[0] != plan_digest(head, plan.address):
         raise BringUpError(
             f"the head on {head.host} was started from another cluster file or lock than those "
             f"here (lock {plan.lock_sha256[:12]})",
-            hint=f"bring the cluster file and lockfiles/{plan.name} to what {head.host} has",
+            hint=f"bring the cluster file and lockfiles/{plan.name} to what {plan.controller} has",
         )

@@ -70,14 +70,15 @@ def fetch_token(path: Path, cluster: ClusterPlan, way: Transport) -> None:
     source, host = str(cluster.folder / "token"), way.host
     argv = ["sh", "-c", _GIVE, "sh", str(cluster.folder)]
     by_hand = (
-        f"run `saf-env up` on {host}, or bring {source} of {host} here as {path}, with mode 0600 "
-        "in a folder that only you can open"
+        f"run `saf-env up` on {cluster.controller}, or bring {source} of {host} here as {path}, "
+        "with mode 0600 in a folder that only you can open"
     )
     try:
         seen = way.run(argv, env={"PATH": "/usr/bin:/bin"}, timeout=30.0)
     except HostUnreachableError as error:
         text = f"this host has no token of cluster {cluster.name}, and {error.message}"
-        raise BringUpError(text, hint=by_hand) from error
+        mend = f"{error.hint}; or " if error.hint else ""
+        raise BringUpError(text, hint=mend + by_hand) from error
     if not seen.ok or not _TOKEN.fullmatch(seen.stdout):
         said = seen.tail(1) if not seen.ok else "what lies there is none"
         raise BringUpError(

@@ -104,6 +104,7 @@ def build(
         interpreters=interpreters,
         driver=_environment(lock, home, "driver", driver.interpreters[driver.platforms[0]]),
         tailscale=spec.tailscale,
+        controller=spec.here,
     )
 
 

@@ -178,6 +178,8 @@ class ClusterPlan:
             containers has none.
         driver: the environment of the test driver, on this machine.
         tailscale: how container nodes get into the tailnet, as in the cluster file.
+        controller: the host that the cluster is run from, which need not be the head's; empty
+            where that may be any machine.
     """
 
     name: str
@@ -190,6 +192,7 @@ class ClusterPlan:
     interpreters: Mapping[str, Interpreter]
     driver: EnvironmentPlan
     tailscale: TailscaleSpec | None = None
+    controller: str = ""
 
     @property
     def head(self) -> NodePlan:

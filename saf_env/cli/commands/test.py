@@ -12,15 +12,14 @@ from saf_env.cli.context import Context
 from saf_env.cli.output import Progress, print_json
 from saf_env.cluster import state as states
 from saf_env.cluster.look import Look, look
-from saf_env.errors import BringUpError, UsageError, WorkloadError
+from saf_env.errors import BringUpError, ToolchainError, UsageError, WorkloadError
 from saf_env.plan.model import NodePlan
-from saf_env.provision.folders import write_atomically
+from saf_env.provision.folders import Notify, write_atomically
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """Run the suite and draw its report; exit code 7 when a workload is wrong."""
     from saf_env.harness.runner import require_right, run_suite
-    from saf_env.provision.environments import ensure_environment
     from saf_env.report import runs
 
     context.fresh_lock()
@@ -28,7 +27,7 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
         progress.step("looking at the cluster")
         seen = look(context)
         _require_ready(context, seen)
-        ensure_environment(context.plan.driver, context.uv, progress.step)
+        make_driver(context, progress.step)
     live = _write_live(context, seen)
     folder = runs.new_run(context.home / ".saf" / "runs")
     try:
@@ -65,6 +64,21 @@ def _require_ready(context: Context, seen: Look) -> None:
             f"cluster {context.plan.name} is not ready: {', '.join(states_seen)}",
             hint="run `saf-env up`, then `saf-env test` again",
         )
+
+
+def make_driver(context: Context, step: Notify) -> None:
+    """Make the environment of the suite's driver, unless it is there."""
+    from saf_env.provision.environments import ensure_environment
+
+    plan = context.plan
+    try:
+        ensure_environment(plan.driver, context.uv, step)
+    except ToolchainError as error:
+        if context.controls or plan.driver.interpreter.source != "system":
+            raise
+        from saf_env.cluster.prepare import only_from_elsewhere
+
+        raise only_from_elsewhere(plan, "test", "which has it") from error
 
 
 def _write_live(context: Context, seen: Look) -> Path:
@@ -114,7 +128,7 @@ def _driver_node(context: Context) -> NodePlan:
     node = context.plan.driver_node
     if node is None:
         raise UsageError(
-            "the suite runs beside a native node, and this cluster has containers only",
+            f"the suite runs beside a native node, and {context.here} has none",
             hint="add a native node of this machine to the cluster file; a driver of your own can "
             "run in a container: `docker exec`",
         )

@@ -11,11 +11,12 @@ import pytest
 
 from saf_env import probe
 from saf_env.cli.commands import down, join, up
+from saf_env.cli.commands.test import make_driver
 from saf_env.cli.context import Context
 from saf_env.cluster.gcs import Gcs, RayNode
 from saf_env.cluster.same_plan import plan_digest, refuse_headless
 from saf_env.cluster.token import ensure_token
-from saf_env.errors import BringUpError, LockError, UsageError
+from saf_env.errors import BringUpError, LockError, ToolchainError, UsageError
 from saf_env.lock.model import Lock
 from saf_env.plan.build import build
 from saf_env.plan.model import ClusterPlan
@@ -193,3 +194,16 @@ def test_what_only_the_controller_does_is_refused(
     with pytest.raises(UsageError) as told:
         down.run(on_beta, arguments(**given))
     assert "alpha" in told.value.hint
+
+
+def test_a_suite_whose_python_is_another_hosts_is_run_there(
+    on_beta: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ToolchainError("this machine has no CPython of the locked build")
+
+    monkeypatch.setattr("saf_env.provision.environments.ensure_environment", refuse)
+    assert on_beta.plan.driver.interpreter.source == "system"
+    with pytest.raises(ToolchainError, match="one of the machine that locked") as told:
+        make_driver(on_beta, print)
+    assert told.value.hint.startswith("run `saf-env test` on alpha")

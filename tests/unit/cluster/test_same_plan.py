@@ -62,6 +62,18 @@ def test_who_joins_needs_a_head_from_the_same_lock(plan: ClusterPlan) -> None:
         refuse_headless(plan, {head: replace(same, run="0123456789abcdef.ab")})
 
 
+def test_who_joins_is_sent_to_where_the_cluster_is_run_from(plan: ClusterPlan) -> None:
+    """The head may be on another host."""
+    elsewhere = replace(plan, controller="gamma")
+    other = Found(plan.head.name, "0123456789abcdef.ab", {"leader": 1}, None)
+    with pytest.raises(BringUpError) as told:
+        refuse_headless(elsewhere, {})
+    assert told.value.hint.startswith("run `saf-env up` on gamma first")
+    with pytest.raises(BringUpError) as told:
+        refuse_headless(elsewhere, {plan.head.name: other})
+    assert told.value.hint.endswith("to what gamma has")
+
+
 def test_what_runs_from_an_earlier_plan_is_left_alone(plan: ClusterPlan) -> None:
     roles = {"leader": 1, "raylet": 1}
     now = Found("linux", f"{plan_digest(plan.node('linux'), plan.address)}.1", roles, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -175,6 +176,14 @@ def test_what_cannot_be_had_is_told_with_the_way_to_bring_it(
 ) -> None:
     path = token_path(tmp_path, "local")
     with pytest.raises(BringUpError, match="this host has no token of cluster local") as told:
-        fetch_token(path, plan, way)
+        fetch_token(path, replace(plan, controller="gamma"), way)
     assert str(path) in told.value.hint
+    assert "run `saf-env up` on gamma, or bring" in told.value.hint
     assert not path.exists()
+
+
+def test_whoever_has_to_trust_the_heads_host_is_told_how(tmp_path: Path, plan: ClusterPlan) -> None:
+    way = there(HostUnreachableError("alpha: its host key is not known", hint="trust it with X"))
+    with pytest.raises(BringUpError, match="its host key is not known") as told:
+        fetch_token(token_path(tmp_path, "local"), plan, way)
+    assert told.value.hint.startswith("trust it with X; or run `saf-env up` on ")
