@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.hosts.machines.machine import Machine
-from tests.hosts.machines.ssh import installed
+from tests.hosts.machines.ssh import installed, sshd_here
 from tests.hosts.machines.yard import Yard
 from tests.hosts.managers import forget_manager, manager, raylets, reboot, units
 from tests.hosts.several import ALIVE, HEAD, ROOTS, Several, refused
@@ -143,13 +143,20 @@ def test_check_says_what_is_missing_and_only_of_this_machine(
     refused(on(beta, "up"), 2, "this machine is beta", "saf-env join NODE")
 
 
-def test_it_joins(project: Several, beta: Machine) -> None:
-    done = on(beta, "join", "beta-worker")
-    refused(done, 6, "this host has no token of cluster joined", f"/tmp/{project.cluster_id}/token")
-    place = f"{PLACE}/.saf/clusters/joined/token"
-    beta.put(place, (project.state / "token").read_text(encoding="utf-8"), mode=0o600)
-    beta.run(["chmod", "700", place.rpartition("/")[0]])
-    fixed = on(beta, "check", "beta-worker", "--fix", timeout=900)
+def test_it_joins(project: Several, machine_yard: Yard, beta: Machine) -> None:
+    """It gets the token by its user's own ssh, who has to trust the head's host first."""
+    join = ("join", "beta-worker")
+    told = ("this host has no token of cluster joined", f"/tmp/{project.cluster_id}/token")
+    refused(on(beta, *join), 6, *told)
+    with sshd_here(machine_yard.folder, project.head, 2222, machine_yard.public_key) as key:
+        beta.put(f"{ROOTS}/.ssh/config", f"Host {project.head}\n    Port 2222\n")
+        beta.put(f"{ROOTS}/.ssh/id_ed25519", machine_yard.key, mode=0o600)
+        refused(on(beta, *join), 6, *told, "alpha: its host key is not known", "trust it with")
+        beta.put(f"{ROOTS}/.ssh/known_hosts", f"[{project.head}]:2222 {key}\n")
+        fixed = on(beta, "check", "beta-worker", "--fix", timeout=900)
+    token = f"{PLACE}/.saf/clusters/joined/token"
+    assert beta.read(token) == (project.state / "token").read_text(encoding="utf-8")
+    assert beta.run(["stat", "-c", "%a", token]).stdout == "600\n"
     assert "beta-worker: may join" in ok(fixed), "what was missing is made, and not started"
     assert project.driver(ALIVE).stdout == "1\n"
     said = ok(on(beta, "join", "beta-worker"))
@@ -166,6 +173,12 @@ def test_both_sides_tell_the_same(project: Several, beta: Machine) -> None:
     assert "everything was up already" in project.ok("up")
     assert "beta-worker raylet.out: " in ok(on(beta, "logs", "--lines", "1000"))
     assert json.loads(ok(on(beta, "check", "--json")))["ok"]
+
+
+def test_workloads_are_right_from_there(project: Several, beta: Machine) -> None:
+    said = json.loads(ok(on(beta, "test", "pi", "--quick", "--json")))
+    assert said["verdict"] == "ok"
+    assert {outcome["node"] for outcome in said["outcomes"]} == STATES.keys()
 
 
 def services(said: str) -> dict[str, str]:
@@ -198,7 +211,7 @@ def test_its_own_nodes_come_back_by_a_service_of_this_side(project: Several, bet
 
 def test_another_python_in_the_same_place_does_not_join(project: Several, beta: Machine) -> None:
     ok(on(beta, "down"))
-    python = f"{PLACE}/.saf/envs/$(ls {PLACE}/.saf/envs)/bin/python"
+    python = f"{PLACE}/.saf/envs/$(ls {PLACE}/.saf/envs | grep base)/bin/python"
     before = beta.run(["sh", "-c", f'readlink "{python}"']).stdout.strip()
     beta.run(["sh", "-c", f'ln -sfn /usr/bin/python3 "{python}"'])
     refused(on(beta, "join", "beta-worker"), 4, "beta-worker", "python-build")

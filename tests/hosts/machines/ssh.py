@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tests.hosts.machines.machine import Machine
+from tests.hosts.machines.machine import Machine, answers
 from tests.hosts.machines.outside import outside, ssh_config_installed
+from tests.projects import eventually
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,35 @@ def write_config(folder: Path, key: Path, wrong: str, entries: Sequence[Entry]) 
     config = folder / "config"
     config.write_text("\n".join(texts), encoding="utf-8")
     return config
+
+
+@contextlib.contextmanager
+def sshd_here(folder: Path, address: str, port: int, public_key: str) -> Iterator[str]:
+    """For this time an sshd of this machine lets root in by a key; gives its host key.
+
+    Args:
+        folder: where its files may lie.
+        address: of this machine, where it listens.
+        port: there.
+        public_key: of who comes.
+    """
+    keys, settings = folder / "authorized_keys", folder / "sshd_config"
+    keys.write_text(f"{public_key}\n", encoding="ascii")
+    made = make_key(folder / "own_host_key")
+    settings.write_text(
+        f"ListenAddress {address}\nPort {port}\nHostKey {folder / 'own_host_key'}\n"
+        f"AuthorizedKeysFile {keys}\nStrictModes no\nUsePAM no\nPidFile none\n"
+        "PermitRootLogin prohibit-password\nPasswordAuthentication no\n",
+        encoding="utf-8",
+    )
+    Path("/run/sshd").mkdir(exist_ok=True)  # Debian's sshd wants it; gone after a boot
+    argv = ["setpriv", "--pdeathsig=KILL", "/usr/sbin/sshd", "-D", "-e", "-f", str(settings)]
+    with subprocess.Popen(argv, stderr=subprocess.DEVNULL) as server:
+        try:
+            eventually(lambda: answers(address, port), 10, "sshd listens")
+            yield made
+        finally:
+            server.kill()
 
 
 @contextlib.contextmanager
