@@ -1,6 +1,6 @@
 #!/bin/sh
-# An OpenSSH server and further login shells (fish, zsh) for the tests of hosts over SSH, on a plain Debian
-# machine, from the machine's own package sources:
+# An OpenSSH server, further login shells (fish, zsh) and a clock that can be wrong (libfaketime) for the tests
+# of hosts over SSH, on a plain Debian machine, from the machine's own package sources:
 #
 #     sh tests/sshd.sh
 #
@@ -22,8 +22,9 @@ set --
 command -v sshd >/dev/null 2>&1 || set -- "$@" openssh-server
 command -v fish >/dev/null 2>&1 || set -- "$@" fish
 command -v zsh >/dev/null 2>&1 || set -- "$@" zsh
+ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || set -- "$@" libfaketime
 if [ $# = 0 ]; then
-    say "sshd, fish and zsh are there already"
+    say "sshd, fish, zsh and libfaketime are there already"
     exit
 fi
 require_debian "tests/sshd.sh"

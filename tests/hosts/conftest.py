@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -32,6 +32,9 @@ from saf_env.provision.images import ensure_image, image_id
 from saf_env.transports.local import LocalTransport
 from saf_env.uv import Uv, find_uv, pinned_version, pinned_wheels
 from tests.hosts.machines import yard as machines
+
+if TYPE_CHECKING:
+    from tests.hosts.several import Made
 
 PROJECT = Path(__file__).parents[2]
 LOCKED = """\
@@ -147,6 +150,17 @@ def machine_yard() -> Iterator[machines.Yard]:
         pytest.skip(reason)
     with machines.yard() as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
+    """The cluster of three hosts that two modules use, one after the other."""
+    from tests.hosts.several import made  # which needs what this file has
+
+    if reason := machines.why_not():
+        pytest.skip(reason)
+    with made(tmp_path_factory.mktemp("several")) as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

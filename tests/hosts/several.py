@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import signal
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from saf_env.plan.build import folder_of
 from tests.hosts import clusters
+from tests.hosts.machines.accounts import Account
 from tests.hosts.machines.machine import Machine
+from tests.hosts.machines.ssh import Entry, installed
+from tests.hosts.machines.yard import Yard, yard
 from tests.projects import Process, Project
 
 ROOTS = pwd.getpwnam("root").pw_dir
@@ -101,6 +106,42 @@ class Several(Project):
         )
 
 
+@dataclass(frozen=True)
+class Made:
+    """The cluster of :data:`THREE_HOSTS`, and what it is on.
+
+    Attributes:
+        yard: where the others are.
+        beta: without Python; root logs in.
+        gamma: a user's account, whose shell is fish, on another port; it may not write /etc/hosts.
+        project: on this machine.
+    """
+
+    yard: Yard
+    beta: Machine
+    gamma: Machine
+    project: Several
+
+
+@contextlib.contextmanager
+def made(folder: Path) -> Iterator[Made]:
+    """The three hosts, and a locked project of theirs in ``folder``; nothing was ever started."""
+    anna = Account("anna", home="/home/anna b", login_shell="/usr/bin/fish")
+    with yard() as here:
+        alpha, beta = here.network.gateway, here.machine("beta", shm="2g")
+        gamma = here.machine("gamma", shm="2g", users=[anna], ports=(2222,))
+        project = Several(folder, name="several", head=alpha, port=32000)
+        text = HEAD.format(name="several", port=project.port)
+        text += THREE_HOSTS.format(alpha=alpha, beta=beta.address, gamma=gamma.address)
+        project.file.write_text(text, encoding="utf-8")
+        with installed(here.ssh_config(Entry(beta), Entry(gamma, port=2222))):
+            project.ok("lock")
+            yield Made(here, beta, gamma, project)
+            project.remove()
+            assert beta.read("/etc/hosts").count("saf-env") == 0
+            assert [p for p in beta.processes() if "ray" in " ".join(p.argv)] == []
+
+
 CONNECT = """
 import json, os, ray, socket, time
 ray.init(_node_ip_address=os.environ["RAY_ADDRESS"].rpartition(":")[0], logging_level="ERROR",
@@ -114,6 +155,12 @@ where = ray.remote(num_cpus=0)(lambda: socket.gethostname())
 names = [n["Labels"]["saf-node"] for n in ray.nodes() if n["Alive"]]
 found = [where.options(resources={"saf_node_" + n: 0.01}).remote() for n in names]
 print(json.dumps(dict(zip(names, ray.get(found, timeout=60)))))
+"""
+
+SAID = """
+say = ray.remote(num_cpus=0)(lambda: print("said by a task", flush=True))
+names = [n["Labels"]["saf-node"] for n in ray.nodes() if n["Alive"]]
+ray.get([say.options(resources={"saf_node_" + n: 0.01}).remote() for n in names], timeout=60)
 """
 
 WORK = """

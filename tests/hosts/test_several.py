@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -16,18 +15,16 @@ import pytest
 
 from tests.hosts.clusters import last_json
 from tests.hosts.conftest import docker
-from tests.hosts.machines.accounts import Account
 from tests.hosts.machines.machine import Machine
 from tests.hosts.machines.ssh import Entry, installed
 from tests.hosts.machines.yard import Yard
 from tests.hosts.several import (
     ALIVE,
-    HEAD,
     HOME,
     PLACES,
     READY,
-    THREE_HOSTS,
     WORK,
+    Made,
     Several,
     cut,
     elsewhere,
@@ -40,34 +37,23 @@ from tests.projects import eventually
 
 
 @pytest.fixture(scope="module")
-def beta(machine_yard: Yard) -> Machine:
-    """Without Python; root logs in."""
-    return machine_yard.machine("beta", shm="2g")
+def machine_yard(several: Made) -> Yard:
+    return several.yard
 
 
 @pytest.fixture(scope="module")
-def gamma(machine_yard: Yard) -> Machine:
-    """A user's account, whose shell is fish, on another port; it may not write /etc/hosts."""
-    anna = Account("anna", home="/home/anna b", login_shell="/usr/bin/fish")
-    return machine_yard.machine("gamma", shm="2g", users=[anna], ports=(2222,))
+def beta(several: Made) -> Machine:
+    return several.beta
 
 
 @pytest.fixture(scope="module")
-def project(
-    machine_yard: Yard, beta: Machine, gamma: Machine, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Several]:
-    """The project on this machine; nothing of it was ever started."""
-    alpha = machine_yard.network.gateway
-    made = Several(tmp_path_factory.mktemp("several"), name="several", head=alpha, port=32000)
-    addresses = {"alpha": alpha, "beta": beta.address, "gamma": gamma.address}
-    text = HEAD.format(name="several", port=made.port)
-    made.file.write_text(text + THREE_HOSTS.format(**addresses), encoding="utf-8")
-    with installed(machine_yard.ssh_config(Entry(beta), Entry(gamma, port=2222))):
-        made.ok("lock")
-        yield made
-        made.remove()
-        assert beta.read("/etc/hosts").count("saf-env") == 0
-        assert [p for p in beta.processes() if "ray" in " ".join(p.argv)] == []
+def gamma(several: Made) -> Machine:
+    return several.gamma
+
+
+@pytest.fixture(scope="module")
+def project(several: Made) -> Several:
+    return several.project
 
 
 @pytest.fixture
@@ -378,14 +364,3 @@ def test_another_cluster_of_the_same_name(up: Several, beta: Machine, tmp_path: 
     assert "everything was up already" in up.ok("up")
     left = beta.run(["sh", "-c", "ls -d /tmp/saf-*"]).stdout.split()
     assert left == [f"/tmp/{up.cluster_id}"]
-
-
-def test_purge_leaves_nothing_on_other_hosts(down: Several, beta: Machine, gamma: Machine) -> None:
-    assert "removed what saf-env had" in down.ok("down", "--purge")
-    for machine in (beta, gamma):
-        left = machine.run(
-            ["sh", "-c", 'ls -d "$1" ~/.saf-env /tmp/saf-*', "sh", HOME[machine.name]],
-            check=False,
-        )
-        assert left.stdout == ""
-    assert (down.home / ".saf" / "envs").is_dir()

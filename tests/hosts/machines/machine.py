@@ -28,6 +28,11 @@ from tests.projects import eventually
 
 BOOT = Path(__file__).with_name("boot.sh")
 
+# A login shell in whose view of the files every program is given a library.
+_FAST = r"""#!/bin/sh
+exec unshare --mount sh -c 'mount --bind /etc/fast /etc/ld.so.preload && exec sh "$@"' sh "$@"
+"""
+
 
 @dataclass(frozen=True)
 class Process:
@@ -242,6 +247,28 @@ class Machine:
         """Let it know ``names`` as ``address`` by its ``/etc/hosts``."""
         line = f"{address} {' '.join(names)}\n"
         self.run(["sh", "-c", "cat >>/etc/hosts"], stdin=line)
+
+    @contextlib.contextmanager
+    def fast_clock(self, seconds: int) -> Iterator[None]:
+        """For this time all that root starts over ssh has a clock that is ahead.
+
+        The clock of the kernel is everybody's, so libfaketime tells them another time. sshd itself
+        must not have it: its sandbox kills what asks for more than sshd does.
+        """
+        library = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
+        assert library, "there is no libfaketime: run `make sshd`"
+        self.put(f"/usr/local/lib/{library.name}", library)
+        self.put("/etc/faketimerc", f"+{seconds}\n")
+        self.put("/etc/fast", f"/usr/local/lib/{library.name}\n")
+        self.put("/etc/ld.so.preload", "")
+        self.put("/usr/local/bin/fast", _FAST, mode=0o755)
+        shell = self.users["root"].login_shell
+        self.run(["usermod", "--shell", "/usr/local/bin/fast", "root"])
+        try:
+            yield
+        finally:
+            self.put("/etc/fast", "")  # a connection that is open keeps its login shell
+            self.run(["usermod", "--shell", shell, "root"])
 
     @contextlib.contextmanager
     def read_only_home(self, user: str = "root") -> Iterator[None]:
