@@ -7,10 +7,11 @@ Run it in saf-env's development environment:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from saf_env.preflight.base import Check
-from saf_env.preflight.registry import CHECKS
+from saf_env.preflight.registry import AREAS, CHECKS, explained
 
 TARGET = Path(__file__).with_name("checks.md")
 
@@ -41,19 +42,26 @@ Once a node has started it is *attested*: the facts are gathered again, from ins
 it. If its fingerprint (a digest over the interpreter's build and all packages) is not the planned
 one, the node is drained and stopped, and `up` ends with exit code 6.
 
-| check | worst | what must be so |
-|---|---|---|
+The checks by what they are about; `saf-env check --explain ID` prints what is said of one below.
 """
+
+_BY_ID = {check.id: check for check in CHECKS}
 
 
 def render() -> str:
     """The text of docs/checks.md."""
-    rows = "".join(f"| [`{c.id}`](#{c.id}) | {c.level} | {c.title} |\n" for c in CHECKS)
-    return _HEAD + rows + "".join(_section(check) for check in CHECKS)
+    tables = "".join(_table(area, ids) for area, ids in AREAS.items())
+    return _HEAD + tables + "".join(_section(_BY_ID[i]) for ids in AREAS.values() for i in ids)
+
+
+def _table(area: str, ids: Sequence[str]) -> str:
+    checks = [_BY_ID[one] for one in ids]
+    rows = "".join(f"| [`{c.id}`](#{c.id}) | {c.level} | {c.title} |\n" for c in checks)
+    return f"\n| {area} | worst | what must be so |\n|---|---|---|\n{rows}"
 
 
 def _section(check: Check) -> str:
-    return f"\n## `{check.id}`\n\n{check.explain}\n"
+    return f"\n## `{check.id}`\n\n" + "\n\n".join(explained(check)) + "\n"
 
 
 if __name__ == "__main__":

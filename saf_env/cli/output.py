@@ -27,12 +27,19 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in plain)
 
 
+def columns() -> int:
+    """How wide the reader is: the terminal, or what ``COLUMNS`` says."""
+    import shutil
+
+    known = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return shutil.get_terminal_size().columns if known else WIDTH_OF_A_PIPE
+
+
 def console() -> Console:
     """A console on stdout: plain text when it is not a terminal, or with ``NO_COLOR``."""
     from rich.console import Console
 
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_OF_A_PIPE
-    return Console(width=width, highlight=False, soft_wrap=False)
+    return Console(width=columns(), highlight=False, soft_wrap=False)
 
 
 def print_json(value: object) -> None:

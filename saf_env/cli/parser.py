@@ -130,8 +130,12 @@ def _check(commands: _Subcommands) -> None:
     )
     check.add_argument("nodes", nargs="*", metavar="NODE", help="only these nodes")
     check.add_argument("--deep", action="store_true", help="hash every installed file")
-    check.add_argument(
+    how = check.add_mutually_exclusive_group()
+    how.add_argument(
         "--fix", action="store_true", help="repair what can be repaired, then check again"
+    )
+    how.add_argument(
+        "--explain", metavar="ID", help="look at nothing, say what the check called ID is about"
     )
     check.add_argument(
         "--only", action="append", default=[], metavar="ID", help="only the check called ID"

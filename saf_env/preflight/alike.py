@@ -132,6 +132,8 @@ CHECKS = (
         "Objects and messages of ray, numpy, cloudpickle, mlx, pyarrow and protobuf go from node "
         "to node. Each must have the version of the head, or of the first node that has it: the "
         "one found there, or, of a node that is not looked at, the planned one.",
+        "`saf-env check --fix` on the node that is not as locked. Where both are, give the "
+        "package one version in the cluster file and run `saf-env lock`.",
     ),
     Check(
         "ray-build",
@@ -141,6 +143,8 @@ CHECKS = (
         ray_build,
         "One version of Ray may have been built more than once. The commit in ray/_version.py must "
         "be that of the head, or of the first node that is looked at.",
+        "`saf-env check --deep --fix` makes anew what is not as locked. Where both are, lock a "
+        "Ray that is one release on all platforms.",
     ),
     Check(
         "lock-same",
@@ -151,5 +155,7 @@ CHECKS = (
         "The environments on the node's host and on the head's say which lock they were made from. "
         "A host that has those of another lock only was provisioned by another checkout, or before "
         "the last `saf-env lock`.",
+        "`saf-env up` installs what this checkout's lock says. If the other lock is the right "
+        "one, bring its lockfiles here.",
     ),
 )

@@ -133,7 +133,8 @@ class Check:
         level: the worst it can say.
         title: what must be so, in a few words.
         judge: gives the verdict; it never runs a command.
-        explain: why it matters and what it looks at, for the docs.
+        explain: why it matters and what counts as evidence, for people.
+        remedy: what helps, whatever was found; a finding's hint says it for the very case.
         applies: tells whether a node has this requirement at all; one that has not gets no finding.
     """
 
@@ -143,6 +144,7 @@ class Check:
     title: str
     judge: Callable[[Case], Verdict]
     explain: str
+    remedy: str
     applies: Callable[[NodePlan], bool] = everywhere
 
 

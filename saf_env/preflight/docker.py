@@ -313,6 +313,8 @@ CHECKS = (
         "A container node needs Docker Engine 20.10 or newer, and this user's way to it: the "
         "docker command's own context, or DOCKER_HOST. It must be on the node's host, where its "
         "ports are published. A node that runs natively, as its fallback allows, is told why.",
+        "Install and start an engine: `make engine` on Debian; Docker Desktop, OrbStack or Colima "
+        'on a Mac. Or let the node run natively: fallback = "native" in the cluster file.',
         lambda node: in_container(node) or bool(node.fallback_reason),
     ),
     Check(
@@ -322,6 +324,8 @@ CHECKS = (
         "the right to talk to the engine",
         rights,
         "An engine that does not let this user in is another fault than one that does not run.",
+        "`sudo usermod -aG docker $USER` and a new login: who is in the group docker may do what "
+        "root may. On a Mac, start the engine as this user.",
         in_container,
     ),
     Check(
@@ -332,6 +336,8 @@ CHECKS = (
         compose,
         "Containers are started and stopped by `docker compose`, the plugin. Compose v1, the "
         "program `docker-compose`, is not maintained and does not know what is asked of it.",
+        "Install Docker's compose plugin: `make engine` on Debian; an up-to-date Docker Desktop "
+        "or OrbStack has it.",
         in_container,
     ),
     Check(
@@ -343,6 +349,8 @@ CHECKS = (
         "On macOS the engine runs in a virtual machine with CPUs and memory of its own. One node "
         "must not have more than the engine, all containers of the host together not more memory; "
         "more CPUs together are a warning.",
+        "Give the engine more CPUs or memory in its settings, or lower those of the container "
+        "nodes in the cluster file.",
         in_container,
     ),
     Check(
@@ -354,6 +362,8 @@ CHECKS = (
         "The engine must have the image that was built from the lock, known by a digest of all "
         "that went into it, for the node's platform. `saf-env up` builds it before it checks, and "
         "`--fix` builds it, or builds it anew when it has other files than it should.",
+        "`saf-env check --fix` or `saf-env up` builds it. The base image, if the lock has none: "
+        "`make base-image`, then `saf-env lock --upgrade`.",
         in_container,
     ),
     Check(
@@ -364,6 +374,7 @@ CHECKS = (
         user,
         "Containers run as the token's owner, and never as root. An engine that gives containers "
         "other users (rootless, userns-remap) makes the token unreadable for them.",
+        "`chmod 600` of the token, or an engine that does not map users (`docker context use`).",
         in_container,
     ),
 )

@@ -75,6 +75,7 @@ CHECKS = (
         python_version,
         "Ray refuses a join when nodes differ in Python's patch version. The interpreter of the "
         "node's environment must be CPython in exactly the version of the lock.",
+        "`saf-env check --fix` makes the environment anew, with the locked interpreter.",
     ),
     Check(
         "python-build",
@@ -85,6 +86,8 @@ CHECKS = (
         "Two builds of one version may differ in compiled-in libraries and options. The digest of "
         "the binary and its shared library must be that of the lock, or, for an unpacked archive, "
         "the one it had when its archive was verified.",
+        "`saf-env check --fix` makes the environment anew. Where the system's Python was "
+        "upgraded, lock it again first: `saf-env lock --python-source system`.",
     ),
     Check(
         "python-isolated",
@@ -94,5 +97,8 @@ CHECKS = (
         python_isolated,
         "A .pth file, a sitecustomize or a PYTHONPATH puts other code before the locked packages. "
         "Only what a locked package brought is accepted.",
+        "`saf-env check --fix` makes the environment anew, without what was added. A variable is "
+        "for you to unset; a hook of the system's Python is got rid of with `saf-env lock "
+        "--python-source managed`.",
     ),
 )

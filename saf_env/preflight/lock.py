@@ -25,5 +25,6 @@ CHECKS = (
         lock_fresh,
         "What was locked (packages, Python, nodes' groups and platforms) is compared with the "
         "cluster file as it is now.",
+        "`saf-env lock`, look at what changes, then `saf-env up`.",
     ),
 )

@@ -88,6 +88,7 @@ CHECKS = (
         "A Mac that sleeps takes its nodes out of the cluster, and is not reached by ssh. While a "
         "native node runs, saf-env holds it awake with caffeinate, as long as it has mains power. "
         "Looked at is the time to system sleep on mains power, and whether caffeinate is at work.",
+        "`sudo pmset -c sleep 0` keeps a Mac awake on mains power.",
     ),
     Check(
         "firewall",
@@ -99,5 +100,7 @@ CHECKS = (
         "to, and over ssh nobody answers. Blocking all connections is a failure; a firewall that "
         "is on and does not know the locked Python, Ray's raylet and gcs_server, or does not tell "
         "whether it blocks all, is a warning.",
+        "Let the named programs in by the command that is shown, or in System Settings > Network "
+        "> Firewall.",
     ),
 )

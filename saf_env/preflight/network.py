@@ -192,6 +192,7 @@ CHECKS = (
         "Ray listens on the address of the node's host, and tells it to all others. The host must "
         "have it; a name must lead there on the host itself as well. Debian names a machine "
         "127.0.1.1 in its own /etc/hosts: in a cluster of several hosts nobody else would find it.",
+        "Correct the address of the host in the cluster file, or the host's line in /etc/hosts.",
         lambda node: node.network != "tailscale",
     ),
     Check(
@@ -205,6 +206,8 @@ CHECKS = (
         "of its node's host. `saf-env up` and `--fix` write them to /etc/hosts where they may, "
         "marked as ours, and `saf-env down` removes them. On a host without a native node it is a "
         "warning: its containers know the names by themselves, drivers do not.",
+        "`saf-env check --fix` writes the names to /etc/hosts where it may; else the command that "
+        "is shown does, with sudo. A line that is not ours is for you to remove.",
     ),
     Check(
         "ports-free",
@@ -215,6 +218,7 @@ CHECKS = (
         "Ray gets every port from the plan. Each is tried on the node's address and on all "
         "addresses, those that a container publishes where they are published; on Linux the holder "
         "is named.",
+        "End the program that is named, or set cluster.port in the cluster file to another block.",
     ),
     Check(
         "ports-disjoint",
@@ -224,5 +228,6 @@ CHECKS = (
         ports_disjoint,
         "Blocks of nodes on one host must not overlap, and 6379 is refused for the GCS: a Redis "
         "there would be taken for it.",
+        "Set cluster.port or cluster.ports_per_node in the cluster file.",
     ),
 )

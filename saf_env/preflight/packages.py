@@ -131,6 +131,7 @@ CHECKS = (
         packages_locked,
         "Installed distributions are compared with the lock's for this platform, and the marker "
         "that provisioning leaves as its last act must be that of this lock.",
+        "`saf-env check --fix` or `saf-env up` makes the environment from the lock.",
     ),
     Check(
         "packages-extra",
@@ -140,6 +141,8 @@ CHECKS = (
         packages_extra,
         "A package that the lock does not know may shadow or change one that it knows, on one node "
         "only. Files that no package brought count as well.",
+        "`saf-env check --fix` makes the environment anew. What you want to have there belongs in "
+        "the cluster file.",
     ),
     Check(
         "packages-intact",
@@ -149,6 +152,8 @@ CHECKS = (
         packages_intact,
         "Every file was verified against RECORD at install. Size, change time and inode of each "
         "are compared now, and what differs is hashed; `--deep` hashes all of them.",
+        "`saf-env check --fix` makes the environment anew: a changed file is never repaired in "
+        "place.",
     ),
     Check(
         "uv-version",
@@ -157,5 +162,6 @@ CHECKS = (
         "the pinned uv",
         uv_version,
         "uv installs the environment; another version may install something else.",
+        "`make` in the project folder fetches the pinned uv.",
     ),
 )

@@ -73,6 +73,8 @@ CHECKS = (
         clock,
         "Logs, time-outs and certificates go by it. More than 2 s from the middle of all hosts is "
         "a warning, more than 30 s a failure.",
+        "Let the host keep its time: `sudo timedatectl set-ntp true`, or on a Mac `sudo sntp -sS "
+        "time.apple.com`.",
     ),
     Check(
         "hostname",
@@ -81,5 +83,6 @@ CHECKS = (
         "a host name of its own",
         hostname,
         "Ray's logs and dashboard know hosts by name; two Macs often have the same.",
+        "Give one of the hosts another name.",
     ),
 )

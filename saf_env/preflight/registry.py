@@ -60,6 +60,55 @@ OF_ENGINE = frozenset({"disk", "docker-compose", "docker-engine", "docker-rights
 FIXABLE = ENVIRONMENT | {"advertised-name", "image-present", "token"}
 """Checks whose failure ``saf-env check --fix`` may be able to mend."""
 
+AREAS: Mapping[str, tuple[str, ...]] = {
+    "interpreter": ("python-version", "python-build", "python-isolated", "python-arch"),
+    "packages": (
+        "packages-locked",
+        "packages-extra",
+        "packages-intact",
+        "packages-agree",
+        "ray-build",
+        "uv-version",
+    ),
+    "lock": ("lock-fresh", "lock-same"),
+    "system": (
+        "platform",
+        "os-version",
+        "worker-ports",
+        "memory",
+        "disk",
+        "shm",
+        "nofile",
+        "temp-dir",
+        "clock",
+        "hostname",
+        "stale-ray",
+        "environment-variables",
+    ),
+    "macOS": ("sleep", "firewall"),
+    "network": (
+        "address",
+        "advertised-name",
+        "ports-free",
+        "ports-disjoint",
+        "head-reachable",
+        "peer-matrix",
+        "latency",
+        "bandwidth",
+        "tailnet",
+    ),
+    "Docker": (
+        "docker-engine",
+        "docker-rights",
+        "docker-compose",
+        "docker-vm",
+        "image-present",
+        "container-user",
+    ),
+    "security": ("token", "ssh-host-key"),
+}
+"""What checks are about, for people: their ids by area, in the order in which both are shown."""
+
 
 def judge(
     plan: ClusterPlan,
@@ -131,6 +180,23 @@ def unexplained(found: Sequence[Finding]) -> list[Finding]:
 def may_join(found: Sequence[Finding]) -> bool:
     """Whether nothing in ``found`` stops a join."""
     return not stopping(found)
+
+
+def explained(check: Check) -> list[str]:
+    """What there is to know of a check, in paragraphs: why, by what evidence, its levels, its cure.
+
+    The docs and ``saf-env check --explain`` both say this.
+    """
+    what = "a node" if check.scope == "node" else "a node's place among the others"
+    levels = f"It is about {what}; "
+    if check.level == "fail":
+        levels += (
+            "at worst it is a `fail`, which stops a join, as does a `skip` (it could not be "
+            f"judged). `--ignore {check.id}` lets both through."
+        )
+    else:
+        levels += "at worst it is a `warn`, which stops nobody."
+    return [check.explain, levels, f"Remedy: {check.remedy}"]
 
 
 def to_json(found: Sequence[Finding]) -> dict[str, Any]:

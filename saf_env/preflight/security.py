@@ -52,6 +52,8 @@ CHECKS = (
         token,
         "Ray's ports are open on all addresses; the token keeps others out. White space around it "
         "would become part of it on some nodes and not on others.",
+        "`saf-env check --fix` makes a missing token, and closes one that others can read. One "
+        "that is unusable is replaced while nothing runs.",
     ),
     Check(
         "ssh-host-key",
@@ -62,5 +64,7 @@ CHECKS = (
         "A host that is reached by ssh shows a key. One that is not known, or is another than the "
         "known one, is never accepted by saf-env: the fingerprint and the command that trusts it "
         "are shown. The other hosts are checked all the same; `saf-env up` refuses (exit code 5).",
+        "Compare the fingerprint on the host itself, then trust the key by the command that is "
+        "shown.",
     ),
 )

@@ -292,6 +292,7 @@ CHECKS = (
         "the planned platform",
         platform,
         "Packages and interpreter are locked for one operating system and architecture.",
+        "Correct the platform of the host in the cluster file, then run `saf-env lock`.",
     ),
     Check(
         "worker-ports",
@@ -302,6 +303,7 @@ CHECKS = (
         "Each worker and each driver on a node takes one of its ports, 12 fewer than "
         "`cluster.ports_per_node`. Where the cluster file leaves `cpus` open, the host's CPUs "
         "count. Work that waits for other work holds a port too, so deeply nested tasks need more.",
+        "Raise cluster.ports_per_node, or give the node fewer cpus, in the cluster file.",
     ),
     Check(
         "memory",
@@ -311,6 +313,8 @@ CHECKS = (
         memory,
         "memory and object_store_memory of the cluster file must be available on the host, for all "
         "of its nodes together.",
+        "Lower memory or object_store_memory of the node in the cluster file, or end what uses "
+        "the host's memory.",
     ),
     Check(
         "disk",
@@ -321,6 +325,7 @@ CHECKS = (
         "Below 1 GiB nothing can be installed or spilled; Ray avoids a disk that is 95 % full. Of "
         "a container the disk where its engine keeps images and volumes counts too, as far as the "
         "host sees it.",
+        "Free space on the disk that is named.",
     ),
     Check(
         "shm",
@@ -331,6 +336,8 @@ CHECKS = (
         "On Linux the object store lies in /dev/shm, 30 % of memory unless planned otherwise; "
         "where it does not fit, Ray uses /tmp and every object is slower. A container gets its "
         "own, which counts as its memory and must leave some.",
+        "Enlarge /dev/shm (`mount -o remount,size=…`), or set object_store_memory of the node in "
+        "the cluster file.",
     ),
     Check(
         "nofile",
@@ -340,6 +347,8 @@ CHECKS = (
         nofile,
         "Ray's processes keep connections to each other; 65536 are wanted, below 4096 a node fails "
         "under load. Containers have the engine's limit, which is higher.",
+        "Raise the hard limit of open files: limits.conf on Linux, launchd's on a Mac. saf-env "
+        "raises the soft limit itself.",
         lambda node: not in_container(node),
     ),
     Check(
@@ -350,6 +359,7 @@ CHECKS = (
         temp_dir,
         "Ray puts UNIX sockets in it, whose paths are limited to 107 bytes on Linux and 103 on "
         "macOS, and its own folders inside are writable for all, so it must be 0700.",
+        "Remove what is in its place after a look at it, or give the cluster a shorter name.",
     ),
     Check(
         "stale-ray",
@@ -359,6 +369,7 @@ CHECKS = (
         stale_ray,
         "A process of an earlier start would join again or hold its ports. Another Ray on the host "
         "is only told; saf-env never stops it.",
+        "`saf-env down NODE` ends what is left of the node. Another Ray is for its owner to end.",
     ),
     Check(
         "environment-variables",
@@ -368,5 +379,6 @@ CHECKS = (
         environment_variables,
         "Ray reads its settings from RAY_ variables, and one that it does not understand means "
         "'off' without a word. gRPC sends traffic to a proxy unless no_proxy names the nodes.",
+        "Unset the variables that are named, and add the nodes' addresses to no_proxy.",
     ),
 )

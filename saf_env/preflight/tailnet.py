@@ -110,6 +110,8 @@ CHECKS = (
         "it is not and the host has its address all the same, that may be of another network "
         "(NetBird, a provider's NAT): a warning, as are a key that expires within a week, a host "
         "that is offline, and a path through a relay.",
+        "`tailscale up` on the host, or Tailscale's menu on a Mac; an expired key is renewed with "
+        "`tailscale up --force-reauth`.",
         _in_its_host_s_network,
     ),
 )

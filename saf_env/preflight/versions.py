@@ -62,6 +62,7 @@ CHECKS = (
         "MLX has wheels for macOS 14 and newer, and for Linux with glibc 2.35 and newer (Debian "
         "12, Ubuntu 22.04). An older one is a warning where the node's environment has no MLX. In "
         "a container that of its image counts.",
+        "Update macOS or the Linux system; of a container, take a newer base image.",
     ),
     Check(
         "python-arch",
@@ -71,5 +72,7 @@ CHECKS = (
         python_arch,
         "A Python for Intel runs on a Mac with Apple's processor too, translated by Rosetta: "
         "without the GPU, and as a node of another platform than its neighbours.",
+        "`saf-env lock --python-source managed`, then `saf-env check --fix`, in a terminal "
+        "without Rosetta (`arch` prints arm64).",
     ),
 )

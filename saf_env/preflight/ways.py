@@ -299,6 +299,8 @@ CHECKS = (
         "something listens on that port for the moment; a head that runs is called itself. Of a "
         "head on a Mac that does not run yet, a closed way is a warning: its firewall decides by "
         "program, and another one listened.",
+        "Open the port to the host that is named, by the command that is shown, or correct the "
+        "head's address in the cluster file.",
         _placed,
     ),
     Check(
@@ -316,6 +318,8 @@ CHECKS = (
         "Docker opens past ufw, is a warning only: another program listened there. Hosts that "
         "cannot be tried are named. A host that joins from its own side tries the way to the head. "
         "Nodes in a network of the tailnet have no address before they run, and are left out.",
+        "Open the ports to the hosts that are named, by the commands that are shown, or end what "
+        "answers in place of the node.",
         _placed,
     ),
     Check(
@@ -326,6 +330,8 @@ CHECKS = (
         latency,
         "Small tasks wait for round trips. The shortest of several from host to host is taken; "
         "more than 20 ms, the most that Apache Kudu recommends within a cluster, is a warning.",
+        "Connect the hosts by cable; in a tailnet, see with `tailscale status` that they meet "
+        "directly.",
         _placed,
     ),
     Check(
@@ -337,6 +343,8 @@ CHECKS = (
         "Objects go from node to node. A burst of at most 8 MB, or 0.2 s, is sent from each host "
         "to the two after it, and what arrives is counted; less than 10 MB/s (about 100 Mbit/s) is "
         "a warning. Nodes that run already are not sent any.",
+        "Connect the hosts by cable; in a tailnet, see with `tailscale status` that they meet "
+        "directly.",
         _placed,
     ),
 )

@@ -3,27 +3,38 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Sequence
 
 from saf_env.cli.context import Context
-from saf_env.cli.output import Progress, print_json, print_table
-from saf_env.cluster.gate import check
+from saf_env.cli.output import Progress, columns, print_json, print_table
+from saf_env.cluster import gate
 from saf_env.errors import PreflightError
 from saf_env.preflight.base import Finding, together
-from saf_env.preflight.registry import IDS, may_join, stopping, to_json, unexplained
+from saf_env.preflight.registry import (
+    CHECKS,
+    IDS,
+    explained,
+    may_join,
+    stopping,
+    to_json,
+    unexplained,
+)
 
 _ORDER = {"fail": 0, "warn": 1, "skip": 2, "ok": 3}
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
     """Check, with ``--fix`` repair and check again, and print the findings."""
+    if arguments.explain:
+        return _explain(context, arguments.explain)
     context.refuse_unknown([*arguments.only, *arguments.ignore], IDS, "check")
     nodes = context.nodes(arguments.nodes)
     context.refuse_unsupported(nodes)
     wish = {"ignore": arguments.ignore, "only": arguments.only, "deep": arguments.deep}
     with Progress() as progress:
         progress.step("looking at this machine")
-        found = check(context, nodes, **wish, notify=progress.step)
+        found = gate.check(context, nodes, **wish, notify=progress.step)
         if arguments.fix:
             from saf_env.cluster.fix import fix
 
@@ -32,12 +43,22 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
             progress.step("looking again")
             context.plan_anew()
             nodes = context.nodes(arguments.nodes)
-            found = check(context, nodes, **wish, notify=progress.step)
+            found = gate.check(context, nodes, **wish, notify=progress.step)
     if arguments.json:
         print_json(to_json(found))
     else:
         _show(found)
     return 0 if may_join(found) else PreflightError.exit_code
+
+
+def _explain(context: Context, name: str) -> int:
+    """Print what is to be known of one check; nothing of a cluster is needed for that."""
+    context.refuse_unknown([name], IDS, "check")
+    (check,) = (check for check in CHECKS if check.id == name)
+    width = min(columns(), 100)
+    paragraphs = [f"{name}: {check.title}", *explained(check)]
+    print("\n\n".join(textwrap.fill(p, width, break_on_hyphens=False) for p in paragraphs))
+    return 0
 
 
 def _show(found: Sequence[Finding]) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from saf_env.cli import main
 from saf_env.cli.commands import check
 from saf_env.cli.context import Context
 from saf_env.cluster import fix as cluster_fix
+from saf_env.cluster import gate
 from saf_env.preflight.base import Finding
+from saf_env.preflight.registry import CHECKS, explained
 
 UNJUDGED = Finding("temp-dir", "head", "skip", "could not be judged", "PermissionError: /tmp/x")
 
@@ -23,18 +27,19 @@ def run(found: list[Finding], monkeypatch: pytest.MonkeyPatch, **options: Any) -
     def nothing(*_: object) -> None:
         """Every name is known, every node can be run."""
 
-    monkeypatch.setattr(check, "check", lambda *_, **__: found)
+    monkeypatch.setattr(gate, "check", lambda *_, **__: found)
     context = SimpleNamespace(
         refuse_unknown=nothing,
         refuse_unsupported=nothing,
         plan_anew=nothing,
         nodes=lambda _: (),
     )
-    wanted = {
+    wanted: dict[str, Any] = {
         **dict.fromkeys(("deep", "fix", "json"), False),
         "nodes": [],
         "only": [],
         "ignore": [],
+        "explain": None,
     }
     return check.run(cast(Context, context), argparse.Namespace(**{**wanted, **options}))
 
@@ -105,3 +110,23 @@ def test_a_reason_that_is_told_is_not_told_by_every_check(
     assert "ssh-host-key on beta: trust it" in printed
     assert "another reason" in printed
     assert "may not join (1 fail, 3 skip)" in printed
+
+
+def test_a_check_is_explained_without_a_cluster_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    for one in CHECKS:
+        assert main(["check", "--explain", one.id, "--project", str(tmp_path)]) == 0
+        told = capsys.readouterr().out
+        assert max(map(len, told.splitlines())) <= 40
+        words = " ".join(told.split())
+        assert words.startswith(f"{one.id}: {one.title}")
+        assert all(" ".join(part.split()) in words for part in explained(one))
+
+
+def test_a_check_that_is_not_known_is_a_usage_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", "--explain", "port-free", "--project", str(tmp_path)]) == 2
+    assert "did you mean 'ports-free'?" in capsys.readouterr().err

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saf_env.preflight.registry import CHECKS, IDS
+from saf_env.preflight.registry import AREAS, CHECKS, IDS
 
 
 def test_the_catalogue() -> None:
@@ -54,3 +54,8 @@ def test_the_catalogue() -> None:
     for check in CHECKS:
         assert check.title
         assert check.explain.endswith(".")
+        assert check.remedy.endswith(".")
+
+
+def test_every_check_is_about_something() -> None:
+    assert sorted(name for names in AREAS.values() for name in names) == sorted(IDS)
