@@ -138,21 +138,29 @@ def finish(marker: dict[str, Any], files: Mapping[str, record.Seen]) -> None:
     for pattern in _UNUSED:
         for path in ROOT.glob(pattern):
             path.unlink()
-    # Inodes and change times of the build say nothing in a container: every file is hashed there.
-    folders: Any = record.manifest(ROOT, files)["folders"]
-    for folder, (_, _, names) in folders.items():
-        known = {name: (size, 0, 0, sha256) for name, (size, _, _, sha256) in names.items()}
-        folders[folder] = (0, 0, dict(sorted(known.items())))
-    data = dump(ROOT / probe.MANIFEST, {"schema": 1, "folders": dict(sorted(folders.items()))})
+    library = record.library(Path(os.__file__).parent)
     verified = {
         "interpreter_digest": probe.interpreter()["digest"],
-        "manifest_sha256": hashlib.sha256(data).hexdigest(),
+        "python_manifest_sha256": keep(ROOT / probe.PYTHON_MANIFEST, library["folders"]),
+        "manifest_sha256": keep(ROOT / probe.MANIFEST, record.manifest(ROOT, files)["folders"]),
     }
     dump(ROOT / probe.MARKER, {**marker, **verified})
     for folder, folders, names in os.walk(ROOT):
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
         for name in (".", *names, *links):
             os.utime(os.path.join(folder, name), (EPOCH, EPOCH), follow_symlinks=False)
+
+
+def keep(path: Path, folders: dict[str, Any]) -> str:
+    """Write a manifest, and return its SHA-256.
+
+    Inodes and change times of the build say nothing in a container: every file is hashed there.
+    """
+    for folder, (_, _, names) in folders.items():
+        known = {name: (size, 0, 0, sha256) for name, (size, _, _, sha256) in names.items()}
+        folders[folder] = (0, 0, dict(sorted(known.items())))
+    data = dump(path, {"schema": 1, "folders": dict(sorted(folders.items()))})
+    return hashlib.sha256(data).hexdigest()
 
 
 def dump(path: Path, value: object) -> bytes:

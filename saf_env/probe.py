@@ -26,12 +26,13 @@ if TYPE_CHECKING:  # the module typing is slow to import, and only its names are
 SCHEMA = 1
 MARKER = "saf-env.json"
 MANIFEST = "saf-env-files.json"
+PYTHON_MANIFEST = "saf-env-python.json"
 PACK = "saf-env-pack.json"
 MARK_VARIABLE = "SAF_ENV_NODE"
 CONTAINER_VARIABLE = "SAF_ENV_CONTAINER"
 HOSTS = "/etc/hosts"
 _NAME_SECONDS = 4.0  # a name service that is not reached answers after 5 s or more
-_OWN_FILES = (MARKER, MANIFEST)
+OWN_FILES = (MARKER, MANIFEST, PYTHON_MANIFEST)
 _LISTEN = "0A"  # TCP_LISTEN as /proc/net/tcp writes it (include/net/tcp_states.h)
 _LISTED = 20  # names of files shown for one fact; the count is always exact
 _FIREWALL = "/usr/libexec/ApplicationFirewall/socketfilterfw"
@@ -123,6 +124,7 @@ def interpreter(_request: dict[str, Any] | None = None) -> dict[str, Any]:
         "sys_platform": sys.platform,
         "executable": base_interpreter(),
         "library": library,
+        "stdlib": os.path.dirname(os.__file__),
         "digest": digest,
         "free_threaded": "t" in sys.abiflags,
         "debug": "d" in sys.abiflags,
@@ -291,12 +293,26 @@ def files(request: dict[str, Any]) -> dict[str, Any]:
     other is hashed, and with ``deep`` every file is. The change time cannot be set by a program,
     unlike the modification time. A folder whose change time is the same has no new file.
     """
-    root = _prefix()
-    with open(os.path.join(root, MANIFEST), "rb") as file:
+    prefix, deep = _prefix(), bool(request.get("deep"))
+    return _compared(prefix, os.path.join(prefix, MANIFEST), deep, _strangers)
+
+
+def python_files(request: dict[str, Any]) -> dict[str, Any]:
+    """The same of the interpreter's standard library, as it was when the environment was made."""
+    stdlib, manifest = os.path.dirname(os.__file__), os.path.join(_prefix(), PYTHON_MANIFEST)
+    return {**library(stdlib, manifest, deep=bool(request.get("deep"))), "path": stdlib}
+
+
+def library(stdlib: str, manifest: str, *, deep: bool = False) -> dict[str, Any]:
+    """The same of any standard library, against a manifest that was written of it."""
+    return _compared(stdlib, manifest, deep, _strange_modules)
+
+
+def _compared(root: str, manifest: str, deep: bool, strangers: Any) -> dict[str, Any]:
+    with open(manifest, "rb") as file:
         raw = file.read()
     folders = json.loads(raw)["folders"]
     missing, foreign, doubtful, count = [], [], {}, 0
-    deep = bool(request.get("deep"))
     for folder, (changed_at, inode, known) in folders.items():
         base = os.path.join(root, folder) if folder else root
         count += len(known)
@@ -307,7 +323,7 @@ def files(request: dict[str, Any]) -> dict[str, Any]:
             missing.append(folder)
             continue
         if (seen.st_ctime_ns, seen.st_ino) != (changed_at, inode):
-            foreign += _strangers(base, folder, known, folders)
+            foreign += strangers(base, folder, known, folders)
         for name, (*expected, sha256) in known.items():
             try:
                 seen = os.stat(name, dir_fd=handle, follow_symlinks=False)
@@ -335,13 +351,30 @@ def _strangers(base: str, folder: str, known: dict[str, Any], folders: dict[str,
     found = []
     for name in os.listdir(base):
         path = os.path.join(folder, name)
-        if name in known or path in folders or (not folder and name in _OWN_FILES):
+        if name in known or path in folders or (not folder and name in OWN_FILES):
             continue
         if name == "__pycache__":
             found += _strangers(os.path.join(base, name), path, {}, folders)
         elif not _sound_bytecode(os.path.join(base, name)):
             found.append(path)
     return found
+
+
+def _strange_modules(base: str, folder: str, known: dict[str, Any], folders: Any) -> list[Any]:
+    """The same of the standard library."""
+    paths = [(name, os.path.join(folder, name)) for name in os.listdir(base) if of_library(name)]
+    return [path for name, path in paths if name not in known and path not in folders]
+
+
+def of_library(name: str) -> bool:
+    """Whether an entry of the standard library's folders is one that nodes import from.
+
+    Bytecode is not: Python makes it from the sources, whenever it may. Nor are packages installed
+    for the interpreter itself, which environments do not see, the library's own tests, and what
+    other programs are linked with.
+    """
+    others = ("__pycache__", "site-packages", "dist-packages", "test")
+    return name not in others and not name.startswith("config-")
 
 
 def _sound_bytecode(path: str) -> bool:
@@ -936,6 +969,7 @@ FACTS = {
     "ray_build": ray_build,
     "isolation": isolation,
     "files": files,
+    "python_files": python_files,
     "platform": platform,
     "memory": memory,
     "disk": disk,

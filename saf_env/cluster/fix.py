@@ -104,6 +104,10 @@ def _is_ours(finding: Finding, node: NodePlan) -> bool:
         return finding.level in ("fail", "warn")
     if finding.id in _INSTALLED and not made_of(node):
         return False
+    # A new environment would take the library of the system's Python as it is now.
+    source = node.environment.interpreter.source
+    if finding.id == "python-intact" and (node.kind, source) == ("native", "system"):
+        return finding.level == "skip"
     # An environment that could not be judged (skip) is not there at all; of an image, its engine
     # or image-present says why.
     absent = finding.level == "skip" and finding.id in ENVIRONMENT and node.kind == "native"

@@ -21,7 +21,7 @@ from saf_env.plan.names import advertised_name
 from saf_env.platforms import PLATFORMS, Platform
 from saf_env.spec.model import ClusterSpec, HostSpec, Kind, Network, NodeSpec
 
-LAYOUT = 1
+LAYOUT = 2
 """Raised when environments are made in another way, so that old ones are not taken for new."""
 
 CONTAINER_TEMP = Path("/ray")

@@ -174,6 +174,21 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
+def damages(seen: Mapping[str, Any]) -> tuple[str, str]:
+    """What is wrong with files, in a summary, and which they are; empty when nothing is.
+
+    Args:
+        seen: of :func:`saf_env.probe.files` or ``python_files``.
+    """
+    (changed, names), (missing, gone) = seen["changed"], seen["missing"]
+    if not changed and not missing:
+        return "", ""
+    parts = [f"changed: {listed(names)}"] if changed else []
+    parts += [f"missing: {listed(gone)}"] if missing else []
+    summary = f"{changed + missing} of {seen['files']} files are not as they were installed"
+    return summary, "; ".join(parts)
+
+
 def together(found: Sequence[Finding]) -> list[tuple[Finding, str]]:
     """Findings that differ in the node only, as one with the names of all their nodes."""
     groups: dict[Finding, list[str]] = {}

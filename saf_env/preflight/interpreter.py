@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from saf_env.plan.fingerprint import actual_build
-from saf_env.preflight.base import Case, Check, Verdict, fail, listed, ok, warn
+from saf_env.preflight.base import Case, Check, Verdict, damages, fail, listed, ok, warn
 
 _REBUILD = "run `saf-env check --fix`, which makes the environment anew"
 
@@ -66,6 +66,44 @@ def python_isolated(case: Case) -> Verdict:
     return ok("nothing from outside of the lock runs at start")
 
 
+def python_intact(case: Case) -> Verdict:
+    """Every file of the standard library is as it was when the environment was made."""
+    environment, remedy = case.fact("environment"), _reinstall(case)
+    marker = environment["marker"] or {}
+    if "python_files" not in case.facts["facts"]:
+        reason = case.facts["unknown"].get("python_files", "")
+        return fail("the library cannot be compared with its manifest", reason, _REBUILD)
+    seen = case.fact("python_files")
+    if seen["manifest_sha256"] != marker.get("python_manifest_sha256"):
+        return fail("the manifest of the library's files was changed", "", _REBUILD)
+    summary, which = damages(seen)
+    if summary:
+        return fail(summary, f"in {seen['path']}: {which}", remedy)
+    count, names = seen["foreign"]
+    if count:
+        # What a system's package manager adds is its own; an archive has nothing to add.
+        told = warn if _of_system(case) else fail
+        what = "1 file" if count == 1 else f"{count} files"
+        return told(f"{what} more than there were", f"in {seen['path']}: {listed(names)}", remedy)
+    return ok(f"{seen['files']} files intact", f"{seen['hashed']} of them hashed now")
+
+
+def _of_system(case: Case) -> bool:
+    """Whether the interpreter is the host's own; that of an image is a copy of it."""
+    node = case.node
+    return node.kind == "native" and node.environment.interpreter.source == "system"
+
+
+def _reinstall(case: Case) -> str:
+    if not _of_system(case):
+        return _REBUILD
+    return (
+        "install the system's Python again (on Debian `sudo apt-get install --reinstall` with the "
+        f"names that `dpkg -l 'libpython3*'` lists); if it is meant to be so, remove "
+        f"{case.node.environment.path}, then run `saf-env check --fix`"
+    )
+
+
 CHECKS = (
     Check(
         "python-version",
@@ -88,6 +126,20 @@ CHECKS = (
         "the one it had when its archive was verified.",
         "`saf-env check --fix` makes the environment anew. Where the system's Python was "
         "upgraded, lock it again first: `saf-env lock --python-source system`.",
+    ),
+    Check(
+        "python-intact",
+        "node",
+        "fail",
+        "the files of CPython's own library as they were",
+        python_intact,
+        "Every file that programs import from the interpreter's own library, bytecode, tests and "
+        "packages of its own left out, was noted when the environment was made, out of an archive "
+        "verified by digest, or as the system had it. They are compared as those of packages are. "
+        "Files that have come since count too: they would be found before the locked packages. "
+        "Where the library is the system's, which installs what it likes, they are a warning.",
+        "`saf-env check --fix` unpacks the interpreter again and makes the environment anew. The "
+        "system's own Python is for its package manager to mend.",
     ),
     Check(
         "python-isolated",

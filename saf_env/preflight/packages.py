@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from saf_env.preflight.base import Case, Check, Verdict, fail, listed, ok
+from saf_env.preflight.base import Case, Check, Verdict, damages, fail, listed, ok
 
 _REBUILD = "run `saf-env check --fix`, which makes the environment anew"
 
@@ -101,12 +101,9 @@ def packages_intact(case: Case) -> Verdict:
     seen = case.fact("files")
     if seen["manifest_sha256"] != marker.get("manifest_sha256"):
         return fail("the manifest of the environment's files was changed", "", _REBUILD)
-    (changed, names), (missing, gone) = seen["changed"], seen["missing"]
-    if changed or missing:
-        parts = [f"changed: {listed(names)}"] if changed else []
-        parts += [f"missing: {listed(gone)}"] if missing else []
-        summary = f"{changed + missing} of {seen['files']} files are not as they were installed"
-        return fail(summary, "; ".join(parts), _REBUILD)
+    summary, which = damages(seen)
+    if summary:
+        return fail(summary, which, _REBUILD)
     return ok(f"{seen['files']} files intact", f"{seen['hashed']} of them hashed now")
 
 

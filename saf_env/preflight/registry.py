@@ -48,6 +48,7 @@ ENVIRONMENT = frozenset(
         "packages-intact",
         "packages-locked",
         "python-build",
+        "python-intact",
         "python-isolated",
         "python-version",
     }
@@ -61,7 +62,13 @@ FIXABLE = ENVIRONMENT | {"advertised-name", "image-present", "token"}
 """Checks whose failure ``saf-env check --fix`` may be able to mend."""
 
 AREAS: Mapping[str, tuple[str, ...]] = {
-    "interpreter": ("python-version", "python-build", "python-isolated", "python-arch"),
+    "interpreter": (
+        "python-version",
+        "python-build",
+        "python-arch",
+        "python-intact",
+        "python-isolated",
+    ),
     "packages": (
         "packages-locked",
         "packages-extra",

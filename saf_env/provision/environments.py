@@ -44,6 +44,7 @@ def ready(env: EnvironmentPlan) -> bool:
     return (
         {key: marker.get(key) for key in expected} == expected
         and (env.path / probe.MANIFEST).is_file()
+        and (env.path / probe.PYTHON_MANIFEST).is_file()
         and os.access(env.python, os.X_OK)
     )
 
@@ -172,10 +173,12 @@ def _mark(env: EnvironmentPlan, uv: Uv, root: Path, files: Mapping[str, record.S
             f"{env.key}: {seen['executable']} has changed while the environment was made",
             hint="run the command again",
         )
+    library = write_json(root / probe.PYTHON_MANIFEST, record.library(Path(seen["stdlib"])))
     data = write_json(root / probe.MANIFEST, record.manifest(root, files))
     verified = {
         "interpreter_digest": seen["digest"],
         "manifest_sha256": hashlib.sha256(data).hexdigest(),
+        "python_manifest_sha256": hashlib.sha256(library).hexdigest(),
     }
     write_json(root / probe.MARKER, {**marker_of(env), **verified})
     sync(root)

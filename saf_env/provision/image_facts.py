@@ -24,7 +24,9 @@ from saf_env.plan.model import NodePlan
 from saf_env.provision.folders import read_json, write_atomically
 from saf_env.transports.script import script
 
-OF_ENVIRONMENT = ("interpreter", "environment", "packages", "ray_build", "isolation", "files")
+OF_ENVIRONMENT = (
+    *("interpreter", "environment", "packages", "ray_build", "isolation", "files", "python_files"),
+)
 OF_IMAGE = (*OF_ENVIRONMENT, "platform")
 _PROBE = Path(probe.__file__)
 

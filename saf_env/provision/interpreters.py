@@ -17,6 +17,7 @@ from typing import Any
 from saf_env import probe
 from saf_env.errors import CommandTimeoutError, ToolchainError
 from saf_env.lock.model import Interpreter
+from saf_env.provision import record
 from saf_env.provision.failures import failed
 from saf_env.provision.folders import (
     Notify,
@@ -157,24 +158,32 @@ def other_inside(interpreter: Interpreter, found: str) -> ToolchainError:
 
 def _unpacked(interpreter: Interpreter, uv: Uv, notify: Notify) -> Path:
     place = uv.pythons / folder_name(interpreter)
-    binary = _ready(place, interpreter)
+    binary = _ready(place, interpreter, uv)
     if binary:
         return binary
     with guard(place, notify):
-        binary = _ready(place, interpreter)
+        binary = _ready(place, interpreter, uv)
         if binary:
             return binary
         notify(f"getting CPython {interpreter.version} ({interpreter.build})")
         return _unpack(interpreter, place, uv)
 
 
-def _ready(place: Path, interpreter: Interpreter) -> Path | None:
-    """The binary in ``place``, if its marker says that it was made from this very archive."""
+def _ready(place: Path, interpreter: Interpreter, uv: Uv) -> Path | None:
+    """The binary in ``place``, if all there is as it came out of this very archive."""
     marker = read_json(place / probe.MARKER)
     if not is_made(interpreter, marker):
         return None
     binary = place / str(marker["binary"])
-    return binary if os.access(binary, os.X_OK) else None
+    if "interpreter_digest" not in marker:  # made from another host, which compares it by itself
+        return binary if os.access(binary, os.X_OK) else None
+    try:
+        found = examine(binary, uv)
+        library = probe.library(found["stdlib"], str(place / probe.MANIFEST))
+    except (ToolchainError, OSError, ValueError):
+        return None
+    differs = any(library[kind][0] for kind in ("changed", "missing", "foreign"))
+    return None if differs or found["digest"] != marker["interpreter_digest"] else binary
 
 
 def _unpack(interpreter: Interpreter, place: Path, uv: Uv) -> Path:
@@ -202,7 +211,9 @@ def _unpack(interpreter: Interpreter, place: Path, uv: Uv) -> Path:
         if (seen["implementation"], seen["version"]) != ("cpython", interpreter.version):
             remove(place)
             raise other_inside(interpreter, f"{seen['implementation']} {seen['version']}")
+        write_json(place / probe.MANIFEST, record.library(Path(seen["stdlib"])))
         marker = marker_of(interpreter, str(binary.relative_to(place)))
+        marker["interpreter_digest"] = seen["digest"]
         write_json(temporary / probe.MARKER, marker)
         publish(temporary / probe.MARKER, place / probe.MARKER)
     return binary

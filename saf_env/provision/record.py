@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import csv
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from saf_env import probe
 
@@ -97,10 +98,11 @@ def _hexadecimal(digest: str, path: str) -> str:
     return base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).hex()
 
 
-def files_of(root: Path) -> set[str]:
-    """Every file and link in ``root``, relative to it."""
+def files_of(root: Path, wanted: Callable[[str], bool] = lambda _: True) -> set[str]:
+    """Every file and link in ``root``, relative to it; only folders of a ``wanted`` name."""
     found: set[str] = set()
     for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if wanted(name)]
         links = [name for name in folders if os.path.islink(os.path.join(folder, name))]
         found.update(os.path.relpath(os.path.join(folder, name), root) for name in names + links)
     return found
@@ -162,17 +164,37 @@ def _compiled(path: str, promised: Mapping[str, Promise]) -> bool:
     return os.path.basename(folder) == "__pycache__" and ours and source in promised
 
 
-def manifest(root: Path, known: Mapping[str, Seen]) -> dict[str, object]:
+def manifest(root: Path, known: Mapping[str, Seen]) -> dict[str, Any]:
     """All that lies in a verified environment, as :func:`saf_env.probe.files` reads it.
 
     Args:
         root: its folder.
         known: files that were read just now, which need not be read again.
     """
-    paths = sorted(files_of(root) - {probe.MARKER, probe.MANIFEST})
+    paths = files_of(root) - {*probe.OWN_FILES}
+    folders = [folder for folder, _, _ in os.walk(root)]
+    return _manifest(root, folders, paths, known)
+
+
+def library(stdlib: Path) -> dict[str, Any]:
+    """All that nodes import from an interpreter's own library, for ``probe.python_files``.
+
+    Args:
+        stdlib: the folder of the standard library.
+    """
+    paths = {p for p in files_of(stdlib, probe.of_library) if probe.of_library(p)}
+    folders = [stdlib, *{parent for p in paths for parent in (stdlib / p).parents}]
+    inside = [str(folder) for folder in folders if folder.is_relative_to(stdlib)]
+    return _manifest(stdlib, sorted({*inside}), paths, {})
+
+
+def _manifest(
+    root: Path, inside: Sequence[str], names: Collection[str], known: Mapping[str, Seen]
+) -> dict[str, Any]:
+    paths = sorted(names)
     seen = {**_read(root, [path for path in paths if path not in known]), **known}
     folders: dict[str, tuple[int, int, dict[str, tuple[int, int, int, str | None]]]] = {}
-    for folder, _, _ in os.walk(root):
+    for folder in inside:
         stat = os.lstat(folder)
         where = os.path.relpath(folder, root)
         folders["" if where == "." else where] = (stat.st_ctime_ns, stat.st_ino, {})

@@ -44,7 +44,7 @@ _LOOK_SECONDS = 2.0 if sys.platform == "linux" else 10.0  # elsewhere every look
 _MOST_SECONDS = 15.0
 _PROBE_SECONDS = 600.0
 
-_FACTS = ("interpreter", "environment", "packages", "isolation", "files")
+_FACTS = ("interpreter", "environment", "packages", "isolation", "files", "python_files")
 _PROBE = "import sys; sys.path.insert(0, sys.argv.pop()); from saf_env.probe import main; main([])"
 
 _ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)

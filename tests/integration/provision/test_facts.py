@@ -13,7 +13,9 @@ from saf_env.platforms import this_platform
 from saf_env.provision.facts import gather_facts
 from saf_env.transports.local import LocalTransport
 
-OF_ENVIRONMENT = {"interpreter", "environment", "packages", "ray_build", "isolation", "files"}
+OF_ENVIRONMENT = {
+    *("interpreter", "environment", "packages", "ray_build", "isolation", "files", "python_files"),
+}
 
 
 @pytest.fixture

@@ -123,7 +123,8 @@ class Head:
         environment.python.chmod(0o755)
         marker = json.dumps(marker_of(environment))
         (environment.path / probe.MARKER).write_text(marker, encoding="utf-8")
-        (environment.path / probe.MANIFEST).touch()
+        for name in (probe.MANIFEST, probe.PYTHON_MANIFEST):
+            (environment.path / name).touch()
         ensure_token(plan.home, plan.name)
 
 

@@ -155,6 +155,19 @@ def test_an_environment_that_is_not_there_at_all_is_made(project: Fake) -> None:
     assert project.made == [(project.head.environment.key, True)]
 
 
+@pytest.mark.parametrize(("source", "mends"), [("managed", True), ("system", False)])
+def test_the_library_of_the_system_s_python_is_not_taken_as_it_is(
+    project: Fake, source: Any, mends: bool
+) -> None:
+    env = project.head.environment
+    interpreter = dataclasses.replace(env.interpreter, source=source)
+    env = dataclasses.replace(env, interpreter=interpreter)
+    head = dataclasses.replace(project.head, environment=env)
+    project.plan = dataclasses.replace(project.plan, nodes=(project.box, head))
+    assert bool(project.fix(("python-intact", head, "fail"))) == mends
+    assert bool(project.made) == mends
+
+
 @pytest.mark.parametrize(
     ("names", "told"),
     [

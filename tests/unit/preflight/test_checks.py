@@ -12,7 +12,6 @@ import jsonschema
 import pytest
 
 from saf_env.lock.model import EnvironmentLock, Interpreter
-from saf_env.plan.fingerprint import actual_build
 from saf_env.plan.model import ClusterPlan, EnvironmentPlan, HostPlan, NodePlan, Ports
 from saf_env.preflight import base, system
 from saf_env.preflight.registry import CHECKS, judge, to_json
@@ -104,6 +103,7 @@ def make_facts(node: NodePlan) -> dict[str, Any]:
         "interpreter": dict(vars(env.interpreter)),
         "interpreter_digest": digest,
         "manifest_sha256": "e" * 64,
+        "python_manifest_sha256": "5" * 64,
     }
     return {
         "schema": 1,
@@ -135,6 +135,15 @@ def make_facts(node: NodePlan) -> dict[str, Any]:
                 "changed": [0, []],
                 "missing": [0, []],
                 "foreign": [0, []],
+            },
+            "python_files": {
+                "files": 50,
+                "hashed": 0,
+                "manifest_sha256": "5" * 64,
+                "changed": [0, []],
+                "missing": [0, []],
+                "foreign": [0, []],
+                "path": "/usr/lib/python3.13",
             },
             "platform": {
                 "sys_platform": sys_platform,
@@ -290,22 +299,10 @@ def test_each_fault_is_found(check: str, path: str, value: object, level: str, w
     assert level in ("ok",) or found.hint
 
 
-def test_an_archive_is_known_by_the_marker() -> None:
-    node = make_node("head", 6380, "macos-arm64")
-    facts = make_facts(node)
-    assert actual_build(facts["facts"]) == ("20260814", SHA)
-    assert verdict("python-build", facts, node).level == "ok"
-    other = changed(facts, "interpreter.digest", "0" * 64)
-    assert verdict("python-build", other, node).level == "fail"
-    marker = facts["facts"]["environment"]["marker"]
-    marker["interpreter"]["sha256"] = "1" * 64
-    assert verdict("python-build", facts, node).level == "fail"
-
-
 def test_an_absent_environment_is_one_failure_and_skips() -> None:
     node = make_node("head", 6380)
     facts = make_facts(node)
-    for name in ("interpreter", "environment", "packages", "isolation", "files"):
+    for name in ("interpreter", "environment", "packages", "isolation", "files", "python_files"):
         del facts["facts"][name]
         facts["unknown"][name] = "there is no such file"
     levels = {f.id: f.level for f in judge(make_plan(node), node, facts, ())}

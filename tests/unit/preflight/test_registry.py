@@ -9,6 +9,7 @@ def test_the_catalogue() -> None:
     assert IDS == (
         "python-version",
         "python-build",
+        "python-intact",
         "python-isolated",
         "os-version",
         "python-arch",

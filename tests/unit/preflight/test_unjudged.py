@@ -10,6 +10,7 @@ import pytest
 from saf_env.plan.model import NodePlan
 from saf_env.preflight.base import Check, Finding
 from saf_env.preflight.registry import CHECKS, judge, may_join, stopping, to_json
+from saf_env.provision.image_facts import OF_ENVIRONMENT
 from tests.unit.preflight.test_checks import make_facts, make_node, make_plan
 from tests.unit.preflight.test_docker import make_container, make_container_facts
 
@@ -61,12 +62,12 @@ def test_a_wish_that_cannot_be_judged_stops_nobody() -> None:
 
 
 def test_an_absent_environment_is_told_once() -> None:
-    environment = ("interpreter", "environment", "packages", "ray_build", "isolation", "files")
+    environment = OF_ENVIRONMENT
     found = judged(blind("there is no such file", *environment))
-    assert sum(finding.level == "skip" for finding in found) == 8
+    assert sum(finding.level == "skip" for finding in found) == 9
     assert [finding.id for finding in stopping(found)] == ["packages-locked"]
     found = judged(blind("there is no such file", *environment), ignore=["packages-locked"])
-    assert len(stopping(found)) == 8
+    assert len(stopping(found)) == 9
 
 
 def test_ports_for_the_workers_of_all_cpus() -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
 
+from saf_env import probe
 from saf_env.provision import record
 
 
@@ -107,3 +109,29 @@ def test_the_manifest_holds_every_file_and_folder(root: Path) -> None:
     assert sha256 == known["bin/tool"].sha256 == hashlib.sha256(b"tool").hexdigest()
     assert "left" not in known
     assert folders[""][2]["left"][3] == hashlib.sha256(b"by nobody").hexdigest()
+
+
+def test_the_library_of_an_interpreter(tmp_path: Path) -> None:
+    stdlib = tmp_path / "python3.13"
+    for folder in ("json", "test", "__pycache__", "site-packages", "config-3.13-x86_64-linux-gnu"):
+        (stdlib / folder).mkdir(parents=True)
+        (stdlib / folder / "a.py").write_text(folder)
+    (stdlib / "os.py").write_text("1")
+    written = tmp_path / "manifest.json"
+    written.write_text(json.dumps(record.library(stdlib)))
+
+    def changes(*, deep: bool = False) -> dict[str, list[str]]:
+        seen = probe.library(str(stdlib), str(written), deep=deep)
+        assert seen["files"] == 2
+        assert seen["hashed"] == (2 if deep else len(seen["changed"][1]))
+        return {kind: seen[kind][1] for kind in ("changed", "missing", "foreign") if seen[kind][1]}
+
+    assert changes() == changes(deep=True) == {}
+    (stdlib / "__pycache__" / "os.cpython-313.pyc").write_text("")
+    (stdlib / "site-packages" / "pip").mkdir()
+    (stdlib / "test" / "a.py").write_text("changed")
+    assert changes() == {}
+    (stdlib / "os.py").write_text("2")
+    (stdlib / "numpy.py").touch()
+    (stdlib / "json" / "a.py").unlink()
+    assert changes() == {"changed": ["os.py"], "missing": ["json/a.py"], "foreign": ["numpy.py"]}

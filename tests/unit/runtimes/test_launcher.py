@@ -178,6 +178,7 @@ def facts(plan: ClusterPlan) -> dict[str, Any]:
         "key": env.key,
         "environment_sha256": env.lock.sha256,
         "manifest_sha256": "m",
+        "python_manifest_sha256": "m",
     }
     return {
         "facts": {
@@ -193,17 +194,21 @@ def facts(plan: ClusterPlan) -> dict[str, Any]:
             "environment": {"path": str(env.path), "marker": marker, "system_site": False},
             "packages": [[name, version] for name, version in env.packages.items()],
             "isolation": {"startup": [], "base": []},
-            "files": {
-                "files": 1,
-                "hashed": 0,
-                "manifest_sha256": "m",
-                "changed": [0, []],
-                "missing": [0, []],
-                "foreign": [0, []],
-            },
+            "files": dict(FILES),
+            "python_files": {**FILES, "path": "/python"},
         },
         "unknown": {},
     }
+
+
+FILES = {
+    "files": 1,
+    "hashed": 0,
+    "manifest_sha256": "m",
+    "changed": [0, []],
+    "missing": [0, []],
+    "foreign": [0, []],
+}
 
 
 def judged(plan: ClusterPlan, seen: object, monkeypatch: pytest.MonkeyPatch) -> str:
