@@ -36,6 +36,9 @@ OWN_FILES = (MARKER, MANIFEST, PYTHON_MANIFEST)
 _LISTEN = "0A"  # TCP_LISTEN as /proc/net/tcp writes it (include/net/tcp_states.h)
 _LISTED = 20  # names of files shown for one fact; the count is always exact
 _FIREWALL = "/usr/libexec/ApplicationFirewall/socketfilterfw"
+_SYSCTL = "/usr/sbin/sysctl"
+# Reached by the default route, and by nobody: it is for documentation only (RFC 5737).
+_ELSEWHERE = "192.0.2.1"
 # Tailscale's command: of a package, of Homebrew, and in the bundle of its application for macOS.
 _TAILSCALE = (
     "/usr/bin/tailscale",
@@ -478,6 +481,28 @@ def vm_stat_available(text: str) -> int:
     return page * sum(int(rows[k].strip(" .")) for k in kinds if k in rows)
 
 
+def swap(_request: dict[str, Any]) -> dict[str, Any]:
+    """Bytes of swap space, in all and used; a Mac makes more when it needs more."""
+    if sys.platform == "darwin":
+        return swap_usage(_output([_SYSCTL, "-n", "vm.swapusage"]))
+    with open("/proc/meminfo", encoding="ascii") as file:
+        rows = dict(line.split(":", 1) for line in file)
+    total, free = (int(rows[name].split()[0]) * 1024 for name in ("SwapTotal", "SwapFree"))
+    return {"total": total, "used": total - free}
+
+
+def swap_usage(text: str) -> dict[str, Any]:
+    """The same from macOS's ``sysctl vm.swapusage``, whose numbers are as the locale has them."""
+    import re
+
+    units = {"K": 2**10, "M": 2**20, "G": 2**30}
+    found = {
+        name: int(float(number.replace(",", ".")) * units[unit])
+        for name, number, unit in re.findall(r"(\w+) = ([\d.,]+)([KMG])", text)
+    }
+    return {name: found[name] for name in ("total", "used")}
+
+
 def disk(request: dict[str, Any]) -> list[Any]:
     """Bytes in all and free, of the disks that the request's ``folders`` are or will be on."""
     found = []
@@ -771,28 +796,31 @@ def address(request: dict[str, Any]) -> dict[str, Any]:
     """Where the request's ``address`` leads on this host, and what of that is its own.
 
     ``resolved``: what it means here; ``own``: those of it that can be listened on; ``outgoing``:
-    the addresses from which this host reaches its ``peers``, as far as these are no names.
+    the addresses from which this host reaches its ``peers``, as far as these are no names;
+    ``default``: the one from which it reaches the internet by IPv4, empty where it does not.
     """
-    import socket
-
     resolved = _lookup([request["address"]])[request["address"]]
-    outgoing = set()
-    for peer in request["peers"]:
-        try:
-            place = socket.getaddrinfo(
-                peer, 9, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST
-            )[0]
-            with socket.socket(place[0], socket.SOCK_DGRAM) as trial:
-                trial.connect(place[4])  # nothing is sent
-                outgoing.add(str(trial.getsockname()[0]))
-        except OSError:
-            continue
+    outgoing = {_source(peer) for peer in request["peers"]}
     return {
         "address": request["address"],
         "resolved": resolved,
         "own": [place for place in resolved if _is_own(place)],
-        "outgoing": sorted(outgoing),
+        "outgoing": sorted(outgoing - {""}),
+        "default": _source(_ELSEWHERE),
     }
+
+
+def _source(peer: str) -> str:
+    """The address from which this host would reach ``peer``; ``""`` of a name, or without a way."""
+    import socket
+
+    try:
+        place = socket.getaddrinfo(peer, 9, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)[0]
+        with socket.socket(place[0], socket.SOCK_DGRAM) as trial:
+            trial.connect(place[4])  # nothing is sent
+            return str(trial.getsockname()[0])
+    except OSError:
+        return ""
 
 
 def _is_own(address: str) -> bool:
@@ -962,6 +990,50 @@ def _listening_programs() -> list[str]:
     return [base_interpreter(), *(os.path.realpath(path) for path in own if os.path.exists(path))]
 
 
+def metal(_request: dict[str, Any]) -> dict[str, Any]:
+    """Of a Mac, its GPU; nothing of another host.
+
+    ``device``: its name, empty without one; ``limit``: bytes of memory that it may use, None while
+    macOS decides.
+    """
+    if sys.platform != "darwin":
+        return {}
+    registry = ["/usr/sbin/ioreg", "-r", "-d", "1", "-w", "0", "-c", "IOAccelerator"]
+    # A macOS that does not know the setting decides itself.
+    _, out, _ = _asked([_SYSCTL, "-n", "iogpu.wired_limit_mb"], 20.0)
+    limit = int(out) if out.strip().isdigit() else 0
+    return {"device": gpu_name(_output(registry)), "limit": limit * 2**20 or None}
+
+
+def gpu_name(text: str) -> str:
+    """The model of the first GPU in the output of ``ioreg -c IOAccelerator``; ``""`` of none."""
+    import re
+
+    found = re.search(r'"model" = <?"([^"]+)"', text)
+    return found[1] if found else ""
+
+
+def filevault(_request: dict[str, Any]) -> dict[str, Any]:
+    """Of a Mac, whether its disk is encrypted (``on``); nothing of another host."""
+    if sys.platform != "darwin":
+        return {}
+    return {"on": filevault_on(_output(["/usr/bin/fdesetup", "status"]))}
+
+
+def filevault_on(text: str) -> bool:
+    """The same, from the output of ``fdesetup status``.
+
+    Raises:
+        ValueError: it says neither.
+    """
+    import re
+
+    found = re.search(r"FileVault is (On|Off)", text)
+    if found is None:
+        raise ValueError(f"fdesetup says {text.strip()[:200]!r}")
+    return found[1] == "On"
+
+
 FACTS = {
     "interpreter": interpreter,
     "environment": environment,
@@ -972,6 +1044,7 @@ FACTS = {
     "python_files": python_files,
     "platform": platform,
     "memory": memory,
+    "swap": swap,
     "disk": disk,
     "shm": shm,
     "nofile": nofile,
@@ -986,6 +1059,8 @@ FACTS = {
     "tailnet": tailnet,
     "power": power,
     "firewall": firewall,
+    "metal": metal,
+    "filevault": filevault,
 }
 
 
@@ -1012,7 +1087,8 @@ def gather(request: dict[str, Any]) -> dict[str, Any]:
 
     names = [name for name in FACTS if name in request.get("only", FACTS)]
     # For a disk, for a process.
-    waiting = [n for n in names if n in ("interpreter", "uv", "tailnet", "power", "firewall")]
+    slow = ("interpreter", "uv", "tailnet", "power", "firewall", "metal", "filevault")
+    waiting = [name for name in names if name in slow]
     helper = threading.Thread(target=look, args=(waiting,))
     helper.start()
     look([name for name in names if name not in waiting])

@@ -241,7 +241,7 @@ def ways_from(
     Returns:
         Each with ``host``, ``node``, ``address``, ``running``; ``ports``: by kind a pair of number
         and why the call was in vain, empty when it was not; ``ms``: the shortest round trip, or
-        None; ``rate``: bytes a second, or None.
+        None; ``burst``: whether one was sent; ``rate``: bytes a second that arrived, or None.
     """
     rates = dict(zip(bursts, answer["rates"], strict=True))
     targets = to_call(nodes, host, running)
@@ -260,6 +260,7 @@ def ways_from(
                     for (_, kind, address, number, _), (why, _) in own
                 },
                 "ms": min(times, default=None),
+                "burst": node.name in rates,
                 "rate": rates.get(node.name),
             }
 

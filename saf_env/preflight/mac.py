@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import shlex
 
-from saf_env.preflight.base import Case, Check, Verdict, fail, in_container, listed, ok, warn
+from saf_env.plan.model import NodePlan
+from saf_env.platforms import PLATFORMS
+from saf_env.preflight.base import Case, Check, Verdict, fail, gib, in_container, listed, ok, warn
+
+GPU_SHARE = 0.75
+"""Of its memory, what macOS lets the GPU use at most where nothing is set."""
 
 _FIREWALL = "/usr/libexec/ApplicationFirewall/socketfilterfw"
 _SETTINGS = "System Settings > Network > Firewall"
@@ -78,6 +83,49 @@ def _let_in(programs: list[str]) -> str:
     return f"let them in: `for p in {shlex.join(programs)}; do {each}; done`"
 
 
+def metal(case: Case) -> Verdict:
+    """MLX has a GPU, which may use as much memory as the node is planned with."""
+    seen, total = case.fact("metal"), case.fact("memory")["total"]
+    if not seen["device"]:
+        return warn(
+            "no GPU was found",
+            "ioreg lists none",
+            "run the node on the Mac itself, not in a virtual machine on it; "
+            "`system_profiler SPDisplaysDataType` lists GPUs",
+        )
+    limit = seen["limit"] or int(GPU_SHARE * total)
+    told = f"{seen['device']} may use {gib(limit)}" + ("" if seen["limit"] else " or so")
+    wanted = case.node.memory or 0
+    if wanted > limit:
+        return warn(
+            f"{gib(wanted)} are planned for the node, more than its GPU may use",
+            told,
+            "lower memory of the node in the cluster file, or "
+            f"`sudo sysctl iogpu.wired_limit_mb={wanted >> 20}` (until the Mac restarts)",
+        )
+    return ok("a GPU for MLX", told)
+
+
+def filevault_boot(case: Case) -> Verdict:
+    """A Mac on another desk comes back by itself after a restart."""
+    if not case.on_mac:
+        return ok("not a Mac")
+    if not case.fact("filevault")["on"]:
+        return ok("its disk is not locked: it starts by itself")
+    if case.cluster.host_of(case.node).here:
+        return ok("its disk is locked after a restart, and this is the Mac you are at")
+    return warn(
+        "after a restart nobody reaches the Mac until its disk is unlocked",
+        "FileVault is on",
+        "log in on its own screen then; `sudo fdesetup authrestart` restarts it once without that",
+    )
+
+
+def _with_mlx(node: NodePlan) -> bool:
+    mac = node.kind == "native" and PLATFORMS[node.platform].os == "macos"
+    return mac and "mlx" in node.environment.packages
+
+
 CHECKS = (
     Check(
         "sleep",
@@ -102,5 +150,31 @@ CHECKS = (
         "whether it blocks all, is a warning.",
         "Let the named programs in by the command that is shown, or in System Settings > Network "
         "> Firewall.",
+    ),
+    Check(
+        "metal",
+        "node",
+        "warn",
+        "a GPU for MLX",
+        metal,
+        "Of a native node on a Mac whose environment has MLX. Without a GPU, as in a virtual "
+        "machine, MLX computes on the CPU. The GPU uses the Mac's own memory, up to a limit: "
+        "iogpu.wired_limit_mb, or about three quarters while macOS decides. More memory planned "
+        "for the node than that is a warning.",
+        "Run the node on the Mac itself; lower memory of the node in the cluster file, or raise "
+        "the limit: `sudo sysctl iogpu.wired_limit_mb=MIB`.",
+        _with_mlx,
+    ),
+    Check(
+        "filevault-boot",
+        "node",
+        "warn",
+        "a Mac that comes back after a restart",
+        filevault_boot,
+        "With FileVault a Mac waits for a password after every restart, also one by a power cut or "
+        "an update, before its network is up: no ssh, no service. Looked at is what `fdesetup "
+        "status` says, on Macs that are reached by ssh.",
+        "`sudo fdesetup authrestart` for a restart that is meant. Whether the disk of a Mac that "
+        "nobody else can touch has to be encrypted is for you to say.",
     ),
 )

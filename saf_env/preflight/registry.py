@@ -9,6 +9,7 @@ from typing import Any
 from saf_env.plan.model import ClusterPlan, NodePlan
 from saf_env.preflight import (
     alike,
+    capacity,
     docker,
     interpreter,
     lock,
@@ -31,6 +32,7 @@ CHECKS: tuple[Check, ...] = (
     *lock.CHECKS,
     *alike.CHECKS,
     *system.CHECKS,
+    *capacity.CHECKS,
     *mac.CHECKS,
     *network.CHECKS,
     *peers.CHECKS,
@@ -81,8 +83,10 @@ AREAS: Mapping[str, tuple[str, ...]] = {
     "system": (
         "platform",
         "os-version",
+        "cpu",
         "worker-ports",
         "memory",
+        "swap",
         "disk",
         "shm",
         "nofile",
@@ -92,7 +96,7 @@ AREAS: Mapping[str, tuple[str, ...]] = {
         "stale-ray",
         "environment-variables",
     ),
-    "macOS": ("sleep", "firewall"),
+    "macOS": ("sleep", "firewall", "metal", "filevault-boot"),
     "network": (
         "address",
         "advertised-name",
@@ -102,6 +106,7 @@ AREAS: Mapping[str, tuple[str, ...]] = {
         "peer-matrix",
         "latency",
         "bandwidth",
+        "mtu",
         "tailnet",
     ),
     "Docker": (
@@ -112,7 +117,7 @@ AREAS: Mapping[str, tuple[str, ...]] = {
         "image-present",
         "container-user",
     ),
-    "security": ("token", "ssh-host-key"),
+    "security": ("token", "ssh-host-key", "exposure"),
 }
 """What checks are about, for people: their ids by area, in the order in which both are shown."""
 

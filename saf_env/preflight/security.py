@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from saf_env.preflight.base import Case, Check, Verdict, fail, ok
+from saf_env.preflight.base import Case, Check, Verdict, fail, listed, ok, warn
 
 _NEW = "stop the cluster with `saf-env down`, remove the file, then run `saf-env check --fix`"
 
@@ -43,6 +43,30 @@ def ssh_host_key(case: Case) -> Verdict:
     return fail(f"the host key {what}", seen["error"], seen["remedy"])
 
 
+def exposure(case: Case) -> Verdict:
+    """The ports of the node are not open to the internet."""
+    seen, node = case.fact("address"), case.node
+    places = {*seen["own"]}
+    if node.kind == "native":  # a container's ports are published at the host's address only
+        places |= {*seen["outgoing"], *filter(None, [seen["default"]])}
+    public = sorted(place for place in places if _is_public(place))
+    if not public:
+        return ok("no address of the internet")
+    return warn(
+        "the host has an address of the internet",
+        f"{listed(public)}: the node's ports are open there too",
+        f"have a firewall let only the cluster's hosts in to TCP ports {node.ports.node_manager}-"
+        f"{node.ports.max_worker}, or use the hosts' addresses in a network of your own: without "
+        "the token nobody is let in, but metrics are told to anybody",
+    )
+
+
+def _is_public(address: str) -> bool:
+    import ipaddress
+
+    return ipaddress.ip_address(address.partition("%")[0]).is_global
+
+
 CHECKS = (
     Check(
         "token",
@@ -66,5 +90,19 @@ CHECKS = (
         "are shown. The other hosts are checked all the same; `saf-env up` refuses (exit code 5).",
         "Compare the fingerprint on the host itself, then trust the key by the command that is "
         "shown.",
+    ),
+    Check(
+        "exposure",
+        "node",
+        "warn",
+        "no port open to the internet",
+        exposure,
+        "Most of Ray's ports are open on all addresses of the host. Looked at are the address in "
+        "the cluster file, and those from which the host reaches the others and the internet. One "
+        "of the internet is a warning: the token keeps others out, but metrics and health pages "
+        "answer anybody. What a router or a provider forwards to the host cannot be seen.",
+        "A firewall that lets only the cluster's hosts in, or hosts that meet in a network of "
+        "their own, such as a tailnet.",
+        lambda node: node.network != "tailscale",
     ),
 )

@@ -258,6 +258,26 @@ def bandwidth(case: Case) -> Verdict:
     return ok(f"at least {min(rates.values()) / 1e6:.0f} MB/s to other hosts")
 
 
+def mtu(case: Case) -> Verdict:
+    """What the node's host sends in large packets arrives at others."""
+    if _single(case):
+        return ok("one host")
+    ways = [way for way in case.fact("ways")["ways"] if way["host"] == case.node.host]
+    # Where a port is closed, nothing can be said of packets.
+    sent = [w for w in ways if w["burst"] and not any(why for _, why in w["ports"].values())]
+    lost = [way for way in sent if way["rate"] is None]
+    if not lost:
+        return ok("large packets arrive" if sent else "nothing was sent to other hosts")
+    return warn(
+        "large packets do not arrive at other hosts",
+        listed([f"{way['host']} to {way['node']}: connected, and nothing more" for way in lost]),
+        f"see how large they may be, with `ping -M do -s 1472 {lost[0]['address']}` on the host "
+        f"(on a Mac `ping -D -s 1472`) and smaller numbers: every network on the way has to carry "
+        "what its ends send. Give the interface a smaller MTU (`sudo ip link set dev NAME mtu "
+        "1280`), or have firewalls let ICMP through",
+    )
+
+
 _NEARER = (
     "connect the hosts by cable, and where they meet through a tailnet see with `tailscale status` "
     "that they do so directly and not through a relay"
@@ -345,6 +365,18 @@ CHECKS = (
         "a warning. Nodes that run already are not sent any.",
         "Connect the hosts by cable; in a tailnet, see with `tailscale status` that they meet "
         "directly.",
+        _placed,
+    ),
+    Check(
+        "mtu",
+        "cluster",
+        "warn",
+        "packets that are not too large for the way",
+        mtu,
+        "A tunnel or a switch that carries smaller packets than the hosts send, and a firewall "
+        "that keeps this from being told, let connections open and swallow what matters. Looked at "
+        "is whether anything of the burst of `bandwidth` arrives where all ports are open.",
+        "A smaller MTU on the hosts' interfaces, or firewalls that let ICMP through.",
         _placed,
     ),
 )

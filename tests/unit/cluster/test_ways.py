@@ -86,6 +86,7 @@ def test_answers_become_ways() -> None:
     (found,) = ways_from("beta", [HEAD, BETA], (), answer, ["head"], taken)
     assert (found["host"], found["node"], found["address"]) == ("beta", "head", "10.0.0.5")
     assert (found["ms"], found["rate"], found["running"]) == (0.3, 5e7, False)
+    assert found["burst"]
     assert found["ports"]["node manager"] == [6384, ""]
     assert found["ports"]["last worker"] == [6399, "silent"]
     assert found["ports"]["GCS"] == [6380, "cannot be listened on: Permission denied"]

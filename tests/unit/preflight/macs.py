@@ -2,9 +2,10 @@
 
 From documentation: the fields of ``pmset -g custom`` and ``-g assertions`` (pmset(1) and published
 outputs of macOS 14 and 15); those of ``docker info`` (its JSON, and what Docker Desktop, OrbStack
-and Colima call themselves there). From published scripts, which compare with these very words:
-``socketfilterfw --getglobalstate``, ``--getblockall``, ``--getstealthmode``. By memory alone:
-``--getappblocked``. Numbers of CPUs and bytes are those of the machines.
+and Colima call themselves there); ``ioreg`` and ``sysctl vm.swapusage``. From published scripts,
+which compare with these very words: ``socketfilterfw --getglobalstate``, ``--getblockall``,
+``--getstealthmode``, ``fdesetup status``. By memory alone: ``--getappblocked``. Numbers of CPUs and
+bytes are those of the machines.
 """
 
 from __future__ import annotations
@@ -69,6 +70,23 @@ BLOCK_ALL_OFF = ("Block all DISABLED! \n", "Firewall has block all state set to 
 BLOCK_ALL_ON = ("Block all ENABLED! \n", "Firewall has block all state set to enabled.\n")
 STEALTH_OFF = ("Stealth mode disabled\n", "Firewall stealth mode is off\n")
 STEALTH_ON = ("Stealth mode enabled\n", "Firewall stealth mode is on\n")
+
+# Of ``ioreg -r -d 1 -w 0 -c IOAccelerator``, and of ``sysctl vm.swapusage`` in two locales.
+IOREG = """\
++-o AGXAcceleratorG15X_B0  <class AGXAcceleratorG15X_B0, id 0x100000a2b, registered, matched, \
+active, busy 0 (0 ms), retain 75>
+    {
+      "IOClass" = "AGXAcceleratorG15X"
+      "gpu-core-count" = 60
+      "model" = "Apple M3 Ultra"
+      "vendor-id" = <6b100000>
+    }
+"""
+SWAP_USAGE = (
+    "total = 3072.00M  used = 2014.25M  free = 1057.75M  (encrypted)\n",
+    "total = 3072,00M  used = 2014,25M  free = 1057,75M  (encrypted)\n",
+)
+FILEVAULT = {"FileVault is On.\n": True, "FileVault is Off.\n": False}
 
 PYTHON = "/Users/me/studio/.saf/python/cpython-3.13.7-macos-aarch64-none/bin/python3.13"
 RAYLET = "/Users/me/studio/.saf/envs/base-k/lib/python3.13/site-packages/ray/core/src/ray/raylet"
@@ -155,14 +173,19 @@ def with_box(info: dict[str, Any], **box: Any) -> tuple[ClusterPlan, NodePlan, d
     facts["facts"]["platform"] = {**facts["facts"]["platform"], "machine": "aarch64"}
     facts["facts"]["interpreter"]["machine"] = "aarch64"
     facts["facts"]["host"] = host["facts"]["platform"]
-    for name in ("power", "firewall"):
+    for name in ("power", "firewall", "metal", "filevault"):
         facts["facts"][name] = host["facts"][name]
     plan = make_plan(head, node)
     studio = dataclasses.replace(plan.hosts["here"], platform="macos-arm64")
     return dataclasses.replace(plan, hosts={"here": studio}), node, facts
 
 
-M3_ULTRA = {"memory": {"total": 512 * GIB, "available": 431 * GIB}, "power": power(0)}
+M3_ULTRA = {
+    "memory": {"total": 512 * GIB, "available": 431 * GIB},
+    "power": power(0),
+    "swap": probe.swap_usage(SWAP_USAGE[0]),
+    "metal": {"device": probe.gpu_name(IOREG), "limit": None},
+}
 M2_MAX = {"memory": {"total": 96 * GIB, "available": 70 * GIB}, "platform": {"cpus": 12}}
 ROSETTA = {
     "platform": {"machine": "x86_64", "translated": True},

@@ -156,6 +156,7 @@ def make_facts(node: NodePlan) -> dict[str, Any]:
             },
             "clock": {"offset": 0.0, "within": 0.1},
             "memory": {"total": 64 * GIB, "available": 60 * GIB},
+            "swap": {"total": 8 * GIB, "used": GIB},
             "disk": [{"purpose": "Ray", "path": "/tmp", "total": 100 * GIB, "free": 50 * GIB}],
             "shm": {"total": 32 * GIB, "free": 32 * GIB},
             "nofile": {"soft": 65536, "hard": None},
@@ -190,10 +191,13 @@ def make_facts(node: NodePlan) -> dict[str, Any]:
                 "resolved": [node.address],
                 "own": [node.address],
                 "outgoing": [],
+                "default": "",
             },
             "tailnet": {"member": False, "command": "", "error": ""},
             "power": {"sleep": 0, "kept_by": []} if sys_platform == "darwin" else {},
             "firewall": {"on": False} if sys_platform == "darwin" else {},
+            "metal": {"device": "Apple M3", "limit": None} if sys_platform == "darwin" else {},
+            "filevault": {"on": False} if sys_platform == "darwin" else {},
         },
     }
 

@@ -73,7 +73,8 @@ FACTS = make_container_facts(BOX)
 def test_a_container_as_planned_passes_every_check() -> None:
     found = judge(make_plan(make_node("head", 6380), BOX), BOX, FACTS, ())
     assert {f.level for f in found} == {"ok"}, found
-    assert [f.id for f in found] == [c.id for c in CHECKS if c.id != "nofile"]
+    assert [f.id for f in found] == [c.id for c in CHECKS if c.applies(BOX)]
+    assert not {"cpu", "metal", "nofile"} & {f.id for f in found}
 
 
 def test_native_nodes_are_not_asked_about_docker() -> None:

@@ -155,3 +155,43 @@ def test_what_macs_print() -> None:
     assert [probe.says_on(text) for text in yes] == [True] * len(yes)
     assert [probe.says_on(text) for text in no] == [False] * len(no)
     assert [probe.says_on(text) for text in ("", "what?", macs.FIREWALL_BLOCKS)] == [None] * 3
+
+
+def test_a_gpu_that_may_use_less_than_is_planned() -> None:
+    node, facts = macs.mac(**macs.M3_ULTRA)
+    node = dataclasses.replace(node, memory=400 * macs.GIB)
+    plan = make_plan(node)
+    found = verdict("metal", facts, node, plan=plan)
+    assert (found.level, found.evidence) == ("warn", "Apple M3 Ultra may use 384.0 GiB or so")
+    assert "iogpu.wired_limit_mb=409600" in found.hint
+    raised = changed(facts, "metal.limit", 480 * macs.GIB)
+    assert verdict("metal", raised, node, plan=plan).level == "ok"
+
+
+def test_a_mac_without_a_gpu() -> None:
+    assert probe.gpu_name(macs.IOREG) == "Apple M3 Ultra"
+    assert probe.gpu_name("") == ""
+    assert of(metal={"device": ""})["metal"].level == "warn"
+    node, facts = macs.mac()
+    del facts["facts"]["metal"]
+    facts["unknown"]["metal"] = "FileNotFoundError: ioreg"
+    found = verdict("metal", facts, node)
+    assert (found.level, found.evidence) == ("skip", "FileNotFoundError: ioreg")
+
+
+@pytest.mark.parametrize("text", macs.SWAP_USAGE)
+def test_the_swap_space_of_a_mac(text: str) -> None:
+    assert probe.swap_usage(text) == {"total": 3 * macs.GIB, "used": int(2014.25 * 2**20)}
+
+
+def test_a_locked_disk_keeps_a_mac_away_that_nobody_sits_at() -> None:
+    assert {text: probe.filevault_on(text) for text in macs.FILEVAULT} == macs.FILEVAULT
+    with pytest.raises(ValueError, match="fdesetup says 'Error'"):
+        probe.filevault_on("Error")
+    node, facts = macs.mac(filevault={"on": True})
+    plan = make_plan(node)
+    assert verdict("filevault-boot", facts, node, plan=plan).level == "ok"
+    there = dataclasses.replace(plan.hosts["here"], ssh="beta")
+    plan = dataclasses.replace(plan, hosts={"here": there})
+    found = verdict("filevault-boot", facts, node, plan=plan)
+    assert (found.level, found.evidence) == ("warn", "FileVault is on")

@@ -16,7 +16,8 @@ PLAN = plan_of("alpha", "beta")
 
 def of_beta(address: str, resolved: list[str], own: list[str], **more: Any) -> Finding:
     """What is said of host beta, whose address means ``resolved`` there."""
-    seen = {"address": address, "resolved": resolved, "own": own, "outgoing": [], **more}
+    known = {"address": address, "resolved": resolved, "own": own}
+    seen = {**known, "outgoing": [], "default": "", **more}
     alpha = {"address": "10.0.0.1", "resolved": ["10.0.0.1"], "own": ["10.0.0.1"]}
     facts = {"alpha": {"address": alpha}, "beta": {"address": seen}}
     return verdict("address", PLAN, facts, "beta")

@@ -9,7 +9,8 @@ import pytest
 
 from saf_env.preflight.base import Finding
 from saf_env.preflight.registry import judge, may_join, stopping, unexplained
-from tests.unit.preflight.test_checks import make_facts, make_node, make_plan
+from tests.unit.preflight.test_checks import make_facts, make_node, make_plan, verdict
+from tests.unit.preflight.test_docker import make_container
 
 NODE = make_node("head", 6380)
 TOLD = "beta: its host key is not known to this machine; it shows an ED25519 key, SHA256:abc"
@@ -55,3 +56,29 @@ def test_a_key_that_is_not_trusted_is_told_once(changed: bool, summary: str) -> 
     assert (told.id, told.level, told.summary) == ("ssh-host-key", "fail", summary)
     assert (told.evidence, told.hint) == (TOLD, "`ssh beta true` trusts it")
     assert [f.id for f in unexplained(found) if f.level != "ok"] == ["ssh-host-key"]
+
+
+@pytest.mark.parametrize(
+    ("place", "level"),
+    [
+        ({}, "ok"),
+        ({"own": ["192.168.1.5"], "default": "192.168.1.5"}, "ok"),
+        ({"own": ["100.64.0.1"], "outgoing": ["fe80::1%eth0"]}, "ok"),
+        ({"own": ["10.0.0.5"], "default": "8.8.8.8"}, "warn"),
+        ({"own": ["2a00::5"]}, "warn"),
+    ],
+)
+def test_a_host_with_an_address_of_the_internet(place: dict[str, Any], level: str) -> None:
+    facts = make_facts(NODE)
+    facts["facts"]["address"] |= place
+    assert verdict("exposure", facts, NODE).level == level
+
+
+def test_a_container_is_exposed_where_its_ports_are_published() -> None:
+    node = make_container()
+    facts = make_facts(NODE)
+    facts["facts"]["address"]["default"] = "8.8.8.8"
+    assert verdict("exposure", facts, node).level == "ok"
+    facts["facts"]["address"]["own"] = ["8.8.8.8"]
+    found = verdict("exposure", facts, node)
+    assert (found.level, found.evidence) == ("warn", "8.8.8.8: the node's ports are open there too")

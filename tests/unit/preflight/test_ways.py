@@ -38,7 +38,7 @@ def way(plan: ClusterPlan, host: str, node: str, **changes: Any) -> dict[str, An
     if node == "head":
         ports["GCS"] = [6380, closed.get("GCS", why)]
     known = {"host": host, "node": node, "address": target.address, "running": False}
-    return {**known, "ports": ports, "ms": 0.4, "rate": 1e8, **changes}
+    return {**known, "ports": ports, "ms": 0.4, "burst": True, "rate": 1e8, **changes}
 
 
 def verdict(
@@ -59,7 +59,7 @@ def test_open_ways() -> None:
     ways = way(plan, "beta", "head"), way(plan, "alpha", "beta")
     found = {
         check: verdict(check, plan, "beta", *ways)
-        for check in ("head-reachable", "peer-matrix", "latency", "bandwidth")
+        for check in ("head-reachable", "peer-matrix", "latency", "bandwidth", "mtu")
     }
     assert {f.level for f in found.values()} == {"ok"}
     assert found["head-reachable"].summary == "the head's GCS port can be reached"
@@ -252,6 +252,18 @@ def test_far_and_slow_hosts() -> None:
     assert (found.level, found.evidence) == ("warn", "9.9 MB/s to alpha")
 
 
+def test_packets_that_are_too_large() -> None:
+    plan = plan_of()
+    found = verdict("mtu", plan, "beta", way(plan, "beta", "head", rate=None))
+    assert (found.level, found.evidence) == ("warn", "beta to head: connected, and nothing more")
+    assert "ping -M do -s 1472 10.0.0.1" in found.hint
+    assert verdict("mtu", plan, "beta", way(plan, "beta", "head")).level == "ok"
+    shut = way(plan, "beta", "head", why="silent", ms=None, rate=None)
+    assert verdict("mtu", plan, "beta", shut).level == "ok", "it would be told twice"
+    unsent = way(plan, "beta", "head", burst=False, rate=None)
+    assert verdict("mtu", plan, "beta", unsent).summary == "nothing was sent to other hosts"
+
+
 def test_what_was_not_measured() -> None:
     plan = plan_of()
     up = way(plan, "beta", "head", running=True, rate=None)
@@ -263,5 +275,5 @@ def test_what_was_not_measured() -> None:
 def test_a_node_in_the_tailnet_only_has_no_ways_yet() -> None:
     plan = plan_of(kind="container", network="tailscale")
     node: NodePlan = plan.node("beta")
-    checks = ["head-reachable", "peer-matrix", "latency", "bandwidth"]
+    checks = ["head-reachable", "peer-matrix", "latency", "bandwidth", "mtu"]
     assert judge(plan, node, make_facts(node), (), only=checks) == []
