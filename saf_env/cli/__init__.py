@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from saf_env.errors import SafEnvError
-
 __all__ = ["main"]
 
 BUG = 1
@@ -61,7 +59,9 @@ def _run(arguments: argparse.Namespace) -> int:
         return code
     except SafEnvError as error:
         _traceback(arguments)
-        _explain(error)
+        from saf_env.cli.output import explanation
+
+        print(explanation(error), file=sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, BrokenPipeError):
         raise
@@ -80,16 +80,6 @@ def _traceback(arguments: argparse.Namespace) -> None:
         import traceback
 
         traceback.print_exc()
-
-
-def _explain(error: SafEnvError) -> None:
-    from saf_env.cli.output import printable
-
-    lines = [f"saf-env: {printable(str(error))}"]
-    lines += [f"  {printable(mistake)}" for mistake in getattr(error, "mistakes", ())]
-    if error.hint:
-        lines.append(f"  what to do: {printable(error.hint)}")
-    print("\n".join(lines), file=sys.stderr)
 
 
 def _output_closed() -> int:

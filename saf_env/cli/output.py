@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
 
+    from saf_env.errors import SafEnvError
+
 WIDTH_OF_A_PIPE = 120
 """Columns of a table when nothing tells how wide the reader is."""
 
@@ -47,6 +49,15 @@ def print_json(value: object) -> None:
     print(json.dumps(value, indent=2, sort_keys=False))
 
 
+def explanation(error: SafEnvError) -> str:
+    """What happened, and what to do about it, as lines."""
+    lines = [f"saf-env: {printable(str(error))}"]
+    lines += [f"  {printable(mistake)}" for mistake in getattr(error, "mistakes", ())]
+    if error.hint:
+        lines.append(f"  what to do: {printable(error.hint)}")
+    return "\n".join(lines)
+
+
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout, as wide as the terminal at most; long cells are folded."""
     from rich import box
@@ -61,7 +72,7 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     console().print(table)
 
 
-_STYLES = {
+STYLES = {
     "ok": "green",
     "ready": "green",
     "warn": "yellow",
@@ -75,7 +86,7 @@ _STYLES = {
 
 
 def _styled(text: Any) -> Any:
-    if style := _STYLES.get(text.plain):
+    if style := STYLES.get(text.plain):
         text.stylize(style)
     return text
 

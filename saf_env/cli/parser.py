@@ -134,6 +134,7 @@ def _check(commands: _Subcommands) -> None:
     how.add_argument(
         "--fix", action="store_true", help="repair what can be repaired, then check again"
     )
+    how.add_argument("--watch", action="store_true", help="check again and again, until Ctrl-C")
     how.add_argument(
         "--explain", metavar="ID", help="look at nothing, say what the check called ID is about"
     )
@@ -143,7 +144,25 @@ def _check(commands: _Subcommands) -> None:
     check.add_argument(
         "--ignore", action="append", default=[], metavar="ID", help="let ID fail with a warning"
     )
+    check.add_argument(
+        "--interval",
+        type=_seconds,
+        default=5.0,
+        metavar="SECONDS",
+        help="of --watch, from one check to the next (default: 5)",
+    )
     check.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def _seconds(text: str) -> float:
+    """A number from 0.1 to a day."""
+    number = float(text)
+    if not 0.1 <= number <= 86400:
+        raise ValueError(text)
+    return number
+
+
+_seconds.__name__ = "number of seconds, 0.1 or more,"  # argparse names it in its error
 
 
 def _up_and_down(commands: _Subcommands) -> None:

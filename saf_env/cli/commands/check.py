@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import sys
 import textwrap
+import time
 from collections.abc import Sequence
 
+from saf_env.alone import Notify, nobody
+from saf_env.cli import findings
 from saf_env.cli.context import Context
-from saf_env.cli.output import Progress, columns, print_json, print_table
+from saf_env.cli.output import Progress, columns, explanation, print_json
 from saf_env.cluster import gate
-from saf_env.errors import PreflightError
-from saf_env.preflight.base import Finding, together
-from saf_env.preflight.registry import (
-    CHECKS,
-    IDS,
-    explained,
-    may_join,
-    stopping,
-    to_json,
-    unexplained,
-)
+from saf_env.errors import PreflightError, SafEnvError
+from saf_env.preflight.base import Finding
+from saf_env.preflight.registry import CHECKS, IDS, explained, may_join, to_json
 
-_ORDER = {"fail": 0, "warn": 1, "skip": 2, "ok": 3}
+_CLEAR = "\x1b[H\x1b[J"
+"""Cursor to the upper left corner, and nothing below it (ECMA-48: CUP, ED)."""
 
 
 def run(context: Context, arguments: argparse.Namespace) -> int:
@@ -29,25 +28,42 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     if arguments.explain:
         return _explain(context, arguments.explain)
     context.refuse_unknown([*arguments.only, *arguments.ignore], IDS, "check")
-    nodes = context.nodes(arguments.nodes)
-    context.refuse_unsupported(nodes)
-    wish = {"ignore": arguments.ignore, "only": arguments.only, "deep": arguments.deep}
+    if arguments.watch:
+        return _watch(context, arguments)
     with Progress() as progress:
         progress.step("looking at this machine")
-        found = gate.check(context, nodes, **wish, notify=progress.step)
+        found = _found(context, arguments, progress.step)
         if arguments.fix:
             from saf_env.cluster.fix import fix
 
             asked = [finding for finding in found if finding.id not in arguments.ignore]
+            nodes = context.nodes(arguments.nodes)
             fix(context, nodes, asked, progress.step, progress.notice)
             progress.step("looking again")
             context.plan_anew()
-            nodes = context.nodes(arguments.nodes)
-            found = gate.check(context, nodes, **wish, notify=progress.step)
+            found = _found(context, arguments, progress.step)
     if arguments.json:
         print_json(to_json(found))
     else:
-        _show(found)
+        findings.show(found)
+    return _code(found)
+
+
+def _found(context: Context, arguments: argparse.Namespace, notify: Notify) -> list[Finding]:
+    """What is so now."""
+    nodes = context.nodes(arguments.nodes)
+    context.refuse_unsupported(nodes)
+    return gate.check(
+        context,
+        nodes,
+        ignore=arguments.ignore,
+        only=arguments.only,
+        deep=arguments.deep,
+        notify=notify,
+    )
+
+
+def _code(found: Sequence[Finding]) -> int:
     return 0 if may_join(found) else PreflightError.exit_code
 
 
@@ -61,24 +77,62 @@ def _explain(context: Context, name: str) -> int:
     return 0
 
 
-def _show(found: Sequence[Finding]) -> None:
-    """The table, worst first, then the remedies; what is in order is only counted."""
-    told = [f for f in unexplained(found) if f.level != "ok"]
-    told.sort(key=lambda f: _ORDER[f.level])
-    groups = together(told)
-    if groups:
-        print_table(
-            ["", "check", "nodes", "what is so", "evidence"],
-            [[f.level, f.id, names, f.summary, f.evidence] for f, names in groups],
-        )
-    for finding, names in groups:
-        if finding.hint:
-            print(f"{finding.id} on {names}: {finding.hint}")
-    for finding, names in together([f for f in stopping(found) if f.level == "skip"]):
-        without = f"--ignore {finding.id} does without"
-        print(f"{finding.id} on {names}: what cannot be judged stops a join; {without}")
-    count = {level: sum(f.level == level for f in found) for level in _ORDER}
-    words = [f"{n} {level}" for level, n in count.items() if n]
-    verdict = "may join" if may_join(found) else "may not join"
-    names = ", ".join(dict.fromkeys(f.node for f in found))
-    print(f"{names}: {verdict} ({', '.join(words)})")
+def _watch(context: Context, arguments: argparse.Namespace) -> int:
+    """Check again and again until interrupted; the exit code is that of the last time."""
+    code: int | None = None
+    shown = _Shown(arguments)
+    try:
+        while True:
+            # Anew each time: the cluster file, the lock and the state may be other ones by now.
+            fresh = Context(context.home, context.file)
+            try:
+                found = _found(fresh, arguments, nobody)
+                code = _code(found)
+                shown.findings(found)
+            except SafEnvError as error:
+                code = error.exit_code
+                shown.error(error)
+            time.sleep(arguments.interval)
+    except KeyboardInterrupt:
+        if code is None:
+            raise
+        return code
+
+
+class _Shown:
+    """What ``--watch`` has on the screen, or has told so far."""
+
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self._json = arguments.json
+        self._interval = arguments.interval
+        self._redraws = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self._found: list[Finding] | None = None
+        self._error = ""
+
+    def findings(self, found: list[Finding]) -> None:
+        """Show them all on a terminal, or tell what is other than before."""
+        if self._json:
+            print(json.dumps(to_json(found)), flush=True)
+        elif self._redraws:
+            sys.stdout.write(_CLEAR)
+            findings.show(found)
+            self._foot()
+        else:
+            now = time.strftime("%H:%M:%S")
+            for line in findings.changes(self._found, found):
+                print(f"{now} {line}", flush=True)
+        self._found, self._error = found, ""
+
+    def error(self, error: SafEnvError) -> None:
+        """Say why nothing could be checked; once, as long as it is so."""
+        text = explanation(error)
+        if self._redraws and not self._json:
+            print(f"{_CLEAR}{text}")
+            self._foot()
+        elif text != self._error:
+            print(text, file=sys.stderr, flush=True)
+        self._found, self._error = None, text
+
+    def _foot(self) -> None:
+        now = time.strftime("%H:%M:%S")
+        print(f"at {now}, again after {self._interval:g} s; Ctrl-C ends", flush=True)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import jsonschema
 import pytest
 
 from saf_env.cli import main
@@ -15,31 +19,41 @@ from saf_env.cli.commands import check
 from saf_env.cli.context import Context
 from saf_env.cluster import fix as cluster_fix
 from saf_env.cluster import gate
+from saf_env.errors import HostUnreachableError, SafEnvError
+from saf_env.preflight import base
 from saf_env.preflight.base import Finding
 from saf_env.preflight.registry import CHECKS, explained
 
 UNJUDGED = Finding("temp-dir", "head", "skip", "could not be judged", "PermissionError: /tmp/x")
 
 
-def run(found: list[Finding], monkeypatch: pytest.MonkeyPatch, **options: Any) -> int:
+def run(
+    found: list[Finding] | Callable[[], list[Finding]],
+    monkeypatch: pytest.MonkeyPatch,
+    **options: Any,
+) -> int:
     """The exit code of ``saf-env check`` when ``found`` is what it finds."""
 
     def nothing(*_: object) -> None:
         """Every name is known, every node can be run."""
 
-    monkeypatch.setattr(gate, "check", lambda *_, **__: found)
+    monkeypatch.setattr(gate, "check", lambda *_, **__: found() if callable(found) else found)
     context = SimpleNamespace(
         refuse_unknown=nothing,
         refuse_unsupported=nothing,
         plan_anew=nothing,
         nodes=lambda _: (),
+        home=None,
+        file=None,
     )
+    monkeypatch.setattr(check, "Context", lambda *_: context)
     wanted: dict[str, Any] = {
-        **dict.fromkeys(("deep", "fix", "json"), False),
+        **dict.fromkeys(("deep", "fix", "json", "watch"), False),
         "nodes": [],
         "only": [],
         "ignore": [],
         "explain": None,
+        "interval": 1.0,
     }
     return check.run(cast(Context, context), argparse.Namespace(**{**wanted, **options}))
 
@@ -107,7 +121,7 @@ def test_a_reason_that_is_told_is_not_told_by_every_check(
     assert run(found, monkeypatch) == 4
     printed = capsys.readouterr().out
     assert printed.count(told) == 1
-    assert "ssh-host-key on beta: trust it" in printed
+    assert "remedy: trust it" in printed
     assert "another reason" in printed
     assert "may not join (1 fail, 3 skip)" in printed
 
@@ -130,3 +144,85 @@ def test_a_check_that_is_not_known_is_a_usage_error(
 ) -> None:
     assert main(["check", "--explain", "port-free", "--project", str(tmp_path)]) == 2
     assert "did you mean 'ports-free'?" in capsys.readouterr().err
+
+
+def watched(
+    rounds: list[list[Finding] | SafEnvError], monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> int:
+    """The exit code of ``--watch`` that is interrupted after ``rounds``."""
+    left = list(rounds)
+
+    def found() -> list[Finding]:
+        if not left:
+            raise KeyboardInterrupt
+        now = left.pop(0)
+        if isinstance(now, SafEnvError):
+            raise now
+        return now
+
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "strftime", lambda _: "12:00:00")
+    return run(found, monkeypatch, watch=True, **options)
+
+
+GOOD = Finding("token", "head", "ok", "present")
+BAD = Finding("token", "head", "fail", "others may read the token", "mode 0644", "chmod 600 it")
+LOST = HostUnreachableError("beta does not answer", hint="switch it on")
+
+
+def test_what_changes_is_told_and_the_last_verdict_is_the_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = replace(BAD, evidence="mode 0664")  # what varies in it is not worth a line
+    rounds: list[list[Finding] | SafEnvError] = [[GOOD], [GOOD], [BAD], [other], [GOOD], [BAD]]
+    assert watched(rounds, monkeypatch) == 4
+    lost = [
+        "12:00:00 head: fail token: others may read the token: mode 0644",
+        "12:00:00 head: may not join (1 fail)",
+    ]
+    assert capsys.readouterr().out.splitlines() == [
+        "12:00:00 head: may join (1 ok)",
+        *lost,
+        "12:00:00 head: ok token: present",
+        "12:00:00 head: may join (1 ok)",
+        *lost,
+    ]
+    assert watched([[BAD], [GOOD]], monkeypatch) == 0
+
+
+def test_a_host_that_is_lost_meanwhile_does_not_end_a_watch(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert watched([[GOOD], LOST, LOST], monkeypatch) == 5
+    told = capsys.readouterr()
+    assert told.err == "saf-env: beta does not answer\n  what to do: switch it on\n"
+    assert watched([LOST, [GOOD]], monkeypatch) == 0
+
+
+def test_a_watch_that_saw_nothing_yet_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        watched([], monkeypatch)
+
+
+def test_a_watch_in_json_is_one_document_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema = json.loads((Path(base.__file__).parents[1] / "schemas" / "check.json").read_text())
+    assert watched([[GOOD], LOST, [GOOD], [BAD]], monkeypatch, json=True) == 4
+    documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [document["ok"] for document in documents] == [True, True, False]
+    for document in documents:
+        jsonschema.validate(document, schema)
+
+
+def test_a_terminal_is_redrawn(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert watched([[BAD], [GOOD]], monkeypatch) == 0
+    _, first, second = capsys.readouterr().out.split("\x1b[H\x1b[J")
+    assert "remedy: chmod 600 it" in first
+    assert second == "head: may join (1 ok)\nat 12:00:00, again after 1 s; Ctrl-C ends\n"
