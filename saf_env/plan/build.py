@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from saf_env.lock.model import Interpreter, Lock, Toolchain
-from saf_env.plan.fingerprint import fingerprint
 from saf_env.plan.model import (
     ClusterPlan,
     EnvironmentPlan,
@@ -238,12 +237,7 @@ def _node(
         variables=_variables(token, spec, node, platform, ports),
         environment=environment,
         image=_image(toolchain, environment, platform) if inside else None,
-        fingerprint=fingerprint(
-            version=environment.interpreter.version,
-            build=environment.interpreter.build,
-            sha256=environment.interpreter.sha256,
-            packages=environment.packages,
-        ),
+        fingerprint=environment.fingerprint,
         temp_dir=CONTAINER_TEMP if inside else folder / str(index),
     )
 

@@ -21,6 +21,9 @@ CLUSTER_LABEL = "saf-env.cluster"
 KEY_LABEL = "saf-env.key"
 """Label of an image: the digest of all that went into it, :attr:`ImagePlan.key`."""
 
+FINGERPRINT_LABEL = "saf-env.fingerprint"
+"""Label of an image: the fingerprint of the nodes that run it, as `saf-env status` shows it."""
+
 LAYOUT = 1
 """Raised when images, or the packs in them, are made in another way that no file below shows."""
 

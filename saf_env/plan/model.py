@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from saf_env.lock.model import EnvironmentLock, Interpreter
+from saf_env.plan.fingerprint import fingerprint
 from saf_env.spec.model import Kind, Network, Role, TailscaleSpec
 
 
@@ -61,6 +62,14 @@ class EnvironmentPlan:
     def python(self) -> Path:
         """The environment's interpreter."""
         return self.path / "bin" / "python"
+
+    @property
+    def fingerprint(self) -> str:
+        """That of the nodes that run in it, see :mod:`saf_env.plan.fingerprint`."""
+        found = self.interpreter
+        return fingerprint(
+            version=found.version, build=found.build, sha256=found.sha256, packages=self.packages
+        )
 
 
 @dataclass(frozen=True)
@@ -133,7 +142,7 @@ class NodePlan:
         variables: environment variables that Ray and its workers get, none of them secret.
         environment: what is installed.
         image: of a container node, the image that has the environment; else None.
-        fingerprint: digest of interpreter build, platform-independent versions and packages.
+        fingerprint: of the environment.
         temp_dir: Ray's ``--temp-dir``: a short path in the cluster's own temp folder.
     """
 

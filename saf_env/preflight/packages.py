@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from saf_env.plan.fingerprint import actual_fingerprint
 from saf_env.preflight.base import Case, Check, Verdict, damages, fail, listed, ok
 
 _REBUILD = "run `saf-env check --fix`, which makes the environment anew"
@@ -69,8 +70,9 @@ def packages_locked(case: Case) -> Verdict:
     wrong = differences(plan.packages, case.fact("packages"))
     if wrong.missing or wrong.other:
         return fail("packages differ from the lock", str(wrong), _REBUILD)
+    told = f"fingerprint {actual_fingerprint(case.facts['facts'])[:12]}"
     if case.node.kind == "container":  # which lock an image was made from, its own key says
-        return ok(f"all {len(plan.packages)} packages as locked")
+        return ok(f"all {len(plan.packages)} packages as locked", told)
     marker = case.fact("environment")["marker"] or {}
     if (marker.get("key"), marker.get("environment_sha256")) != (plan.key, plan.lock.sha256):
         return fail(
@@ -78,7 +80,7 @@ def packages_locked(case: Case) -> Verdict:
             f"expected {plan.key}, its marker says {marker.get('key', 'nothing')}",
             _REBUILD,
         )
-    return ok(f"all {len(plan.packages)} packages as locked")
+    return ok(f"all {len(plan.packages)} packages as locked", told)
 
 
 def packages_extra(case: Case) -> Verdict:

@@ -19,7 +19,7 @@ from typing import Any
 
 from saf_env.engine import Engine
 from saf_env.errors import SafEnvError, ToolchainError
-from saf_env.plan.images import CLUSTER_LABEL, KEY_LABEL
+from saf_env.plan.images import CLUSTER_LABEL, FINGERPRINT_LABEL, KEY_LABEL
 from saf_env.plan.model import ImagePlan
 from saf_env.platforms import PLATFORMS
 from saf_env.provision.context import render
@@ -265,6 +265,7 @@ def _labels(image: ImagePlan, cluster: str) -> dict[str, str]:
         CLUSTER_LABEL: cluster,
         "saf-env.environment-lock": env.lock.sha256,
         "saf-env.toolchain": digest,
+        FINGERPRINT_LABEL: env.fingerprint,
         KEY_LABEL: image.key,
     }
 

@@ -42,7 +42,7 @@ def test_no_secret_is_on_the_command_line(image: ImagePlan) -> None:
     assert "--network" not in argv
     assert argv[argv.index("--platform") + 1] == "linux/amd64"
     labels = {argv[i + 1].split("=")[0] for i, word in enumerate(argv) if word == "--label"}
-    names = ("cluster", "environment-lock", "toolchain", "key")
+    names = ("cluster", "environment-lock", "fingerprint", "toolchain", "key")
     assert labels == {f"saf-env.{name}" for name in names}
 
 
