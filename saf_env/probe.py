@@ -729,10 +729,8 @@ def _process(pid: int) -> dict[str, Any]:
 def ray_processes(request: dict[str, Any]) -> dict[str, Any]:
     """Processes with this node's mark, and raylets and GCS servers that are not of this cluster."""
     cluster = request["cluster_id"] + "/"
-    if os.path.isdir("/proc/self"):
-        found = [_process(pid) for pid in _pids()]
-    else:
-        found = mac_processes(_output(["/bin/ps", "-axEww", "-o", "pid=,command="]))
+    # Looked for once, also for the nodes beside this one.
+    found = request["processes"] = request.get("processes") or _processes()
     found = [process for process in found if process["pid"] != os.getpid()]
     ours = [p for p in found if p["mark"].startswith(cluster + request["node"] + "/")]
     rays = [p for p in found if p["command"] in ("raylet", "gcs_server")]
@@ -742,6 +740,12 @@ def ray_processes(request: dict[str, Any]) -> dict[str, Any]:
         inodes = _open_sockets(process["pid"])
         process["ports"] = sorted({sockets[inode] for inode in inodes if inode in sockets})
     return {"ours": ours, "others": others}
+
+
+def _processes() -> list[Any]:
+    if os.path.isdir("/proc/self"):
+        return [_process(pid) for pid in _pids()]
+    return mac_processes(_output(["/bin/ps", "-axEww", "-o", "pid=,command="]))
 
 
 def mac_processes(text: str) -> list[Any]:
@@ -1063,6 +1067,9 @@ FACTS = {
     "filevault": filevault,
 }
 
+OF_NODE = ("disk", "ports", "ray")
+"""Facts that differ between native nodes of one cluster with one environment on one host."""
+
 
 def gather(request: dict[str, Any]) -> dict[str, Any]:
     """All facts, or those named in ``request["only"]``.
@@ -1070,7 +1077,9 @@ def gather(request: dict[str, Any]) -> dict[str, Any]:
     The request's keys, each needed only by the facts that use it: ``deep`` (hash every file),
     ``folders`` (purpose to folder), ``temp_dir``, ``address``, ``ports`` (name, number and, where
     it is another, address), ``cluster_id``, ``node``, ``names``, ``peers`` (addresses of the other
-    hosts), ``envs`` (folder of environments), ``token`` (path), ``uv`` (path).
+    hosts), ``envs`` (folder of environments), ``token`` (path), ``uv`` (path). ``beside``: by name,
+    what of the request is another for nodes like this one; of each, ``beside`` in the answer has
+    the facts of :data:`OF_NODE`.
     """
     import threading
 
@@ -1093,7 +1102,11 @@ def gather(request: dict[str, Any]) -> dict[str, Any]:
     helper.start()
     look([name for name in names if name not in waiting])
     helper.join()
-    return {"schema": SCHEMA, "facts": found, "unknown": unknown}
+    answer = {"schema": SCHEMA, "facts": found, "unknown": unknown}
+    if others := request.get("beside"):
+        shared = {**request, "beside": {}, "only": [n for n in names if n in OF_NODE]}
+        answer["beside"] = {name: gather({**shared, **own}) for name, own in others.items()}
+    return answer
 
 
 def main(argv: list[str]) -> int:

@@ -47,18 +47,23 @@ def gather(
     def borne(error: HostUnreachableError) -> bool:
         return tolerant or (keys and isinstance(error, HostKeyError))
 
-    def one(node: NodePlan) -> dict[str, Any]:
+    def alike(group: Sequence[NodePlan]) -> dict[str, dict[str, Any]]:
+        node, *beside = group
         host = hosts[node.host]
+        more: dict[str, Any] = {"deep": deep, "beside": beside}
         if host.plan.here:
-            return gather_facts(node, plan, host.transport, uv.environ, deep=deep, uv=uv.binary)
+            first = gather_facts(node, plan, host.transport, uv.environ, uv=uv.binary, **more)
+            return {node.name: first, **first.pop("beside", {})}
         try:
             hosts.refuse_given_up(node.host)
-            seen = gather_facts(node, plan, host.transport, {}, deep=deep, python=host.python)
+            first = gather_facts(node, plan, host.transport, {}, python=host.python, **more)
         except HostUnreachableError as error:
             if not borne(error):
                 raise
-            return unreachable(error)
-        return {**seen, "facts": {**seen["facts"], "host_key": {"error": ""}}}
+            return {one.name: unreachable(error) for one in group}
+        found = {node.name: first, **first.pop("beside", {})}
+        key = {"host_key": {"error": ""}}
+        return {name: {**seen, "facts": {**seen["facts"], **key}} for name, seen in found.items()}
 
     def inside(host: str) -> dict[str, dict[str, Any]]:
         there = [n for n in nodes if n.host == host]
@@ -74,11 +79,22 @@ def gather(
 
     with ThreadPoolExecutor(max_workers=AT_ONCE) as pool:
         asking = pool.map(inside, dict.fromkeys(node.host for node in nodes))
-        seen = dict(zip((n.name for n in nodes), pool.map(one, nodes), strict=True))
+        looking = pool.map(alike, _groups(nodes))
+        seen = {name: facts for found in looking for name, facts in found.items()}
         more = {name: facts for found in asking for name, facts in found.items()}
     return {
-        name: joined(facts, more[name]) if name in more else facts for name, facts in seen.items()
+        n.name: joined(seen[n.name], more[n.name]) if n.name in more else seen[n.name]
+        for n in nodes
     }
+
+
+def _groups(nodes: Sequence[NodePlan]) -> list[list[NodePlan]]:
+    """Native nodes of one host and environment together: they are looked at in one go."""
+    groups: dict[tuple[str, str], list[NodePlan]] = {}
+    for node in nodes:
+        same = str(node.environment.path) if node.kind == "native" else f"container {node.name}"
+        groups.setdefault((node.host, same), []).append(node)
+    return list(groups.values())
 
 
 def with_ways(

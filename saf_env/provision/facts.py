@@ -6,7 +6,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ def gather_facts(
     deep: bool = False,
     uv: Path | None = None,
     python: Path | None = None,
+    beside: Sequence[NodePlan] = (),
 ) -> dict[str, Any]:
     """Look at ``node`` as it is now, changing nothing.
 
@@ -45,19 +46,23 @@ def gather_facts(
         uv: the uv that would be used; default: the project's own.
         python: by which the host is looked at where the node's own Python cannot do it; default:
             saf-env's own, on this machine.
+        beside: nodes of the same host and environment, of the same kind: most is true of them too.
 
     Returns:
         What :func:`saf_env.probe.gather` gives, with the fact ``clock`` (seconds that the host's is
         ahead of this machine's: ``offset``, known to ``within``), and ``user_variables``, filtered
         as the probe does.
         Of a container node only what its host can tell; the rest is for
-        :func:`saf_env.provision.image_facts.container_facts`.
+        :func:`saf_env.provision.image_facts.container_facts`. The same of the nodes ``beside`` it
+        under that name, by theirs.
 
     Raises:
         HostUnreachableError: the host cannot be reached.
         ToolchainError: not even the interpreter of saf-env itself runs there.
     """
     request = request_for(node, cluster, deep=deep, uv=uv)
+    if beside:
+        request["beside"] = {other.name: _own(request_for(other, cluster)) for other in beside}
     began = time.time()
     facts: Any = None
     problem = "it is in the node's image"
@@ -76,7 +81,29 @@ def gather_facts(
             )
         facts["unknown"].update(dict.fromkeys(OF_ENVIRONMENT, problem))
     _clock(facts, began, time.time())
-    return {**facts, "user_variables": probe.variables(user_env)}
+    facts["user_variables"] = probe.variables(user_env)
+    if beside:
+        own = facts.pop("beside", {})
+        facts["beside"] = {other.name: _like(facts, own.get(other.name)) for other in beside}
+    found: dict[str, Any] = facts
+    return found
+
+
+def _own(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What the probe has to be told of a node beside another."""
+    return {key: request[key] for key in ("folders", "ports", "node")}
+
+
+def _like(facts: Mapping[str, Any], own: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The facts of a node beside one with ``facts``: its own (None: nobody looked), and shared."""
+    if own is None:
+        return {**facts, "facts": dict(facts["facts"]), "unknown": dict(facts["unknown"])}
+    kinds = ("facts", "unknown")
+    shared = {
+        kind: {name: x for name, x in facts[kind].items() if name not in probe.OF_NODE}
+        for kind in kinds
+    }
+    return {**facts, **{kind: {**shared[kind], **own[kind]} for kind in kinds}}
 
 
 def _clock(facts: dict[str, Any], began: float, ended: float) -> None:

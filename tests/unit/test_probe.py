@@ -175,3 +175,24 @@ def test_what_ray_was_built_from(
         (tmp_path / "ray").mkdir()
         (tmp_path / "ray" / "_version.py").write_text(text)
     assert probe.ray_build({}) == {"commit": commit}
+
+
+def test_nodes_beside_one_another_share_what_is_true_of_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[str] = []
+
+    def processes() -> list[Any]:
+        looks.append("")
+        marks = ("saf-1/head/x", "saf-1/linux/x", "saf-2/other/x")
+        return [{"pid": 10**9 + i, "command": "raylet", "mark": m} for i, m in enumerate(marks)]
+
+    monkeypatch.setattr(probe, "_processes", processes)
+    request = {"only": ["ray", "nofile"], "cluster_id": "saf-1", "node": "head"}
+    seen = probe.gather({**request, "beside": {"linux": {"node": "linux"}, "n3": {"node": "n3"}}})
+    answers = {"head": seen, **seen["beside"]}
+    ours = {name: [p["mark"] for p in one["facts"]["ray"]["ours"]] for name, one in answers.items()}
+    assert ours == {"head": ["saf-1/head/x"], "linux": ["saf-1/linux/x"], "n3": []}
+    assert seen["facts"].keys() == {"ray", "nofile"}
+    assert seen["beside"]["linux"]["facts"].keys() == {"ray"}
+    assert len(looks) == 1

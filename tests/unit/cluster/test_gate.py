@@ -128,6 +128,35 @@ def test_facts_of_containers_are_joined_and_their_engine_is_asked_once(
     assert asked == [["linux"], ["linux"], []]
 
 
+def test_nodes_of_one_environment_and_host_are_looked_at_in_one_go(
+    plan: ClusterPlan, stalled_uv: Uv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = plan.head
+    twin, other = (dataclasses.replace(head, name=name) for name in ("twin", "other"))
+    linux = plan.node("linux")
+    box = dataclasses.replace(head, name="box", kind="container")
+    asked: list[list[str]] = []
+
+    def of_host(node: NodePlan, *_: object, beside: Sequence[NodePlan], **__: object) -> Any:
+        asked.append([node.name, *(one.name for one in beside)])
+        own = {name: {"facts": {"of": name}, "unknown": {}} for name in asked[-1]}
+        first = own.pop(node.name)
+        return {**first, "beside": own} if own else first
+
+    monkeypatch.setattr(gate, "gather_facts", of_host)
+    monkeypatch.setattr(gate, "container_facts", lambda *_, **__: {})
+    way, runtime = cast(Transport, None), cast(Runtimes, None)
+    here = Host(plan.hosts["here"], way, runtime, cast(Engine, None), Path())
+    hosts = Hosts({"here": here}, plan.folder, {}, "here")
+    project = SimpleNamespace(plan=plan, uv=stalled_uv, engine=None, hosts=lambda: hosts)
+
+    found = gather(cast(Project, project), [head, linux, twin, box, other])
+
+    assert sorted(asked) == [["box"], ["head", "twin", "other"], ["linux"]]
+    assert list(found) == ["head", "linux", "twin", "box", "other"]
+    assert all(seen["facts"] == {"of": name} for name, seen in found.items())
+
+
 def several(plan: ClusterPlan, error: HostUnreachableError) -> tuple[Project, list[NodePlan]]:
     """A project with the head here, and two nodes on beta, which cannot be asked for ``error``."""
     linux = dataclasses.replace(plan.node("linux"), host="beta", fallback_reason="")
