@@ -44,7 +44,7 @@ def test_it_runs_locked_down_and_as_nobody_in_particular(image: ImagePlan) -> No
 
 
 def test_a_node_in_it_has_the_planned_fingerprint(image: ImagePlan) -> None:
-    names = ["interpreter", "environment", "packages", "isolation", "files"]
+    names = ["interpreter", "environment", "packages", "isolation", "files", "python_files"]
     source = Path(probe.__file__).read_text(encoding="utf-8")
     answer = json.loads(
         in_container(image, "python", "-I", "-S", "-c", source, data=json.dumps({"only": names}))
@@ -61,6 +61,9 @@ def test_a_node_in_it_has_the_planned_fingerprint(image: ImagePlan) -> None:
     files = facts["files"]
     assert files["manifest_sha256"] == facts["environment"]["marker"]["manifest_sha256"]
     assert all(files[kind] == [0, []] for kind in ("changed", "missing", "foreign"))
+    library = facts["python_files"]
+    assert library["manifest_sha256"] == facts["environment"]["marker"]["python_manifest_sha256"]
+    assert all(library[kind] == [0, []] for kind in ("changed", "missing", "foreign"))
     assert facts["isolation"] == {"startup": [], "base": []}
 
 
