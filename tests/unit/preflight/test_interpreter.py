@@ -25,6 +25,14 @@ def test_the_library_of_the_interpreter(path: str, value: object, level: str, wo
     assert found.hint
 
 
+def test_the_library_of_another_interpreter_is_not_told_on_top() -> None:
+    node = make_node("head", 6380)
+    facts = changed(make_facts(node), "interpreter.digest", "0" * 64)
+    facts = changed(facts, "python_files.missing", [50, ["os.py"]])
+    assert verdict("python-intact", facts, node).level == "ok"
+    assert verdict("python-build", facts, node).level == "fail"
+
+
 def test_an_archive_is_known_by_the_marker() -> None:
     node = make_node("head", 6380, "macos-arm64")
     facts = make_facts(node)
