@@ -65,6 +65,7 @@ def fix(
             _names(project, notice)
         if _elsewhere(project, nodes) and make_token(project):  # they are handed it
             notice("made the token")
+        unsound -= _by_a_running_interpreter(project, nodes, acted, notice)
         names = [node.name for node in nodes]
         new = provision_hosts(project, step, only=names) if names else set()
         made = {
@@ -95,6 +96,31 @@ def _reached(
         notice(f"made no token: nodes may run with one on {', '.join(lost)}")
         left = [node for node in left if plan.host_of(node).here]  # others would be handed it
     return left
+
+
+def _by_a_running_interpreter(
+    project: Project, nodes: Sequence[NodePlan], acted: Sequence[Finding], notice: Notify
+) -> set[str]:
+    """Names of nodes whose unsound interpreter would be replaced while nodes run by it."""
+    ids = ("python-build", "python-intact")
+    broken = {f.node for f in acted if f.id in ids and f.level == "fail"}
+    running = {one.node for one in found_nodes(project)} if broken else set()
+    kept = set()
+    for node in (n for n in nodes if n.name in broken and n.kind == "native"):
+        users = [
+            other.name
+            for other in project.plan.on(node.host)
+            if other.name in running
+            and other.kind == "native"
+            and other.environment.interpreter == node.environment.interpreter
+        ]
+        if users:
+            kept.add(node.name)
+            notice(
+                f"the interpreter of {node.name} has to be made anew, and {', '.join(users)} runs "
+                "by it; run `saf-env down`, then `saf-env check --fix`, then `saf-env up`"
+            )
+    return kept
 
 
 def _is_ours(finding: Finding, node: NodePlan) -> bool:

@@ -155,6 +155,20 @@ def test_an_environment_that_is_not_there_at_all_is_made(project: Fake) -> None:
     assert project.made == [(project.head.environment.key, True)]
 
 
+def test_an_interpreter_is_not_replaced_under_a_node_of_another_environment(
+    project: Fake,
+) -> None:
+    other = dataclasses.replace(project.box, name="other", kind="native", image=None)
+    project.plan = dataclasses.replace(project.plan, nodes=(project.head, other))
+    project.running = ["other"]
+    told = project.fix(("python-build", project.head, "fail"))
+    assert "the interpreter of head has to be made anew, and other runs by it" in told[-1]
+    assert project.made == []
+    project.running = []
+    project.fix(("python-build", project.head, "fail"))
+    assert project.made == [(project.head.environment.key, True)]
+
+
 @pytest.mark.parametrize(("source", "mends"), [("managed", True), ("system", False)])
 def test_the_library_of_the_system_s_python_is_not_taken_as_it_is(
     project: Fake, source: Any, mends: bool
