@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import sys
 import sysconfig
 
@@ -31,8 +32,11 @@ PACK = "saf-env-pack.json"
 MARK_VARIABLE = "SAF_ENV_NODE"
 CONTAINER_VARIABLE = "SAF_ENV_CONTAINER"
 HOSTS = "/etc/hosts"
+PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
 _NAME_SECONDS = 4.0  # a name service that is not reached answers after 5 s or more
 OWN_FILES = (MARKER, MANIFEST, PYTHON_MANIFEST)
+_FINDERS = ".DS_Store"  # macOS puts it into every folder that somebody looks at
+_CACHE = "/__pycache__"
 _LISTEN = "0A"  # TCP_LISTEN as /proc/net/tcp writes it (include/net/tcp_states.h)
 _LISTED = 20  # names of files shown for one fact; the count is always exact
 _FIREWALL = "/usr/libexec/ApplicationFirewall/socketfilterfw"
@@ -246,7 +250,10 @@ def isolation(_request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _manifest(root: str) -> dict[str, Any]:
-    """Folder to [ctime_ns, inode, {file: [size, ctime_ns, inode, sha256]}] of the environment."""
+    """Folder to [ctime_ns, inode, {file: [size, ctime_ns, inode, sha256]}] of the environment.
+
+    A file that its owner may run has one more: 1.
+    """
     folders: dict[str, Any] = (_read_json(os.path.join(root, MANIFEST)) or {}).get("folders", {})
     return folders
 
@@ -295,6 +302,7 @@ def files(request: dict[str, Any]) -> dict[str, Any]:
     A file whose size, change time and inode are those of the manifest is taken as unchanged; any
     other is hashed, and with ``deep`` every file is. The change time cannot be set by a program,
     unlike the modification time. A folder whose change time is the same has no new file.
+    Bytecode may be missing: Python makes it again. A program that may not be run is changed.
     """
     prefix, deep = _prefix(), bool(request.get("deep"))
     return _compared(prefix, os.path.join(prefix, MANIFEST), deep, _strangers)
@@ -315,30 +323,36 @@ def _compared(root: str, manifest: str, deep: bool, strangers: Any) -> dict[str,
     with open(manifest, "rb") as file:
         raw = file.read()
     folders = json.loads(raw)["folders"]
-    missing, foreign, doubtful, count = [], [], {}, 0
+    missing, foreign, changed, doubtful, count = [], [], [], {}, 0
     for folder, (changed_at, inode, known) in folders.items():
         base = os.path.join(root, folder) if folder else root
         count += len(known)
-        try:
-            seen = os.lstat(base)
-            handle = os.open(base, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError:
-            missing.append(folder)
+        try:  # only the environment itself may be a link, to another disk
+            seen = os.lstat(base) if folder else os.stat(base)
+            handle = os.open(base, os.O_RDONLY | os.O_DIRECTORY | (os.O_NOFOLLOW if folder else 0))
+        except OSError as error:
+            if not (isinstance(error, FileNotFoundError) and folder.endswith(_CACHE)):
+                missing.append(folder)
             continue
         if (seen.st_ctime_ns, seen.st_ino) != (changed_at, inode):
             foreign += strangers(base, folder, known, folders)
-        for name, (*expected, sha256) in known.items():
+        for name, (size, since, number, sha256, *runs) in known.items():
             try:
                 seen = os.stat(name, dir_fd=handle, follow_symlinks=False)
             except OSError:
-                missing.append(os.path.join(folder, name))
+                if not (folder.endswith(_CACHE) and name.endswith(".pyc")):
+                    missing.append(os.path.join(folder, name))
                 continue
-            if deep or [seen.st_size, seen.st_ctime_ns, seen.st_ino] != expected:
-                doubtful[base + "/" + name] = (sha256, seen.st_size)
+            if deep or (seen.st_size, seen.st_ctime_ns, seen.st_ino) != (size, since, number):
+                kind, kept = stat.S_IFMT(seen.st_mode), seen.st_mode & 0o100 or not runs
+                if kept and kind in (stat.S_IFREG, stat.S_IFLNK):
+                    doubtful[base + "/" + name] = (sha256, seen.st_size)
+                else:
+                    changed.append(os.path.join(folder, name))
         os.close(handle)
     actual = digests(list(doubtful), [size for _, size in doubtful.values()])
-    changed = [p for p, (sha256, _) in doubtful.items() if actual[p] != sha256]
-    changed = [os.path.relpath(p, root) for p in changed if not _sound_bytecode(p)]
+    wrong = [p for p, (sha256, _) in doubtful.items() if actual[p] != sha256]
+    changed += [os.path.relpath(p, root) for p in wrong if not _sound_bytecode(p)]
     return {
         "files": count,
         "hashed": len(doubtful),
@@ -354,7 +368,8 @@ def _strangers(base: str, folder: str, known: dict[str, Any], folders: dict[str,
     found = []
     for name in os.listdir(base):
         path = os.path.join(folder, name)
-        if name in known or path in folders or (not folder and name in OWN_FILES):
+        own = name == _FINDERS or (not folder and name in OWN_FILES)
+        if own or name in known or path in folders:
             continue
         if name == "__pycache__":
             found += _strangers(os.path.join(base, name), path, {}, folders)
@@ -376,7 +391,7 @@ def of_library(name: str) -> bool:
     for the interpreter itself, which environments do not see, the library's own tests, and what
     other programs are linked with.
     """
-    others = ("__pycache__", "site-packages", "dist-packages", "test")
+    others = ("__pycache__", "site-packages", "dist-packages", "test", _FINDERS)
     return name not in others and not name.startswith("config-")
 
 
@@ -534,7 +549,10 @@ def nofile(_request: dict[str, Any]) -> dict[str, Any]:
 
 
 def temp_dir(request: dict[str, Any]) -> dict[str, Any]:
-    """The node's temp dir, or, while it does not exist, the folder that it will be made in."""
+    """The node's temp dir, or, while it does not exist, the folder that it will be made in.
+
+    A native node is started in it, so ``modules`` in it would be taken for packages.
+    """
     path = request["temp_dir"]
     exists = os.path.lexists(path)
     place = path
@@ -551,7 +569,24 @@ def temp_dir(request: dict[str, Any]) -> dict[str, Any]:
         "owner": seen.st_uid,
         "uid": os.getuid(),
         "writable": os.access(place, os.W_OK | os.X_OK),
+        "modules": _modules(path),
     }
+
+
+def _modules(folder: str) -> list[str]:
+    """What would be imported from a folder in place of an installed module."""
+    from importlib.machinery import all_suffixes
+
+    if not os.path.isdir(folder):
+        return []
+    inits = ["__init__" + suffix for suffix in all_suffixes()]
+    found = []
+    for name in sorted(os.listdir(folder)):
+        path = os.path.join(folder, name)
+        inside = any(os.path.lexists(os.path.join(path, init)) for init in inits)
+        if inside or name.endswith(tuple(all_suffixes())):
+            found.append(path)
+    return found
 
 
 def uv(request: dict[str, Any]) -> dict[str, Any]:
@@ -577,12 +612,12 @@ def _asked(argv: list[str], seconds: float, *, check: bool = False, **more: str)
 def variables(environ: Mapping[str, str]) -> dict[str, Any]:
     """The variables that bear on Ray, Python and proxies; None for a value that may be secret."""
     secret = ("TOKEN", "PASSWORD", "SECRET", "KEY")
-    proxies = ("http_proxy", "https_proxy", "all_proxy")
     found: dict[str, str | None] = {}
     for name, value in sorted(environ.items()):
         if name.startswith("RAY_") or name.lower() == "no_proxy":
-            found[name] = None if any(word in name for word in secret) else value
-        elif name.startswith("PYTHON") or name.lower() in proxies:
+            hidden = any(word in name for word in secret) and not name.endswith("_PATH")
+            found[name] = None if hidden else value
+        elif name.startswith("PYTHON") or name.lower() in PROXIES:
             found[name] = None
     return found
 
@@ -727,7 +762,10 @@ def _process(pid: int) -> dict[str, Any]:
 
 
 def ray_processes(request: dict[str, Any]) -> dict[str, Any]:
-    """Processes with this node's mark, and raylets and GCS servers that are not of this cluster."""
+    """Processes with this node's mark (``ours``), and raylets and GCS servers without it.
+
+    Those of other nodes of this cluster are ``kin``, all that are not of this cluster ``others``.
+    """
     cluster = request["cluster_id"] + "/"
     # Looked for once, also for the nodes beside this one.
     found = request["processes"] = request.get("processes") or _processes()
@@ -735,11 +773,12 @@ def ray_processes(request: dict[str, Any]) -> dict[str, Any]:
     ours = [p for p in found if p["mark"].startswith(cluster + request["node"] + "/")]
     rays = [p for p in found if p["command"] in ("raylet", "gcs_server")]
     others = [p for p in rays if not p["mark"].startswith(cluster)]
+    kin = [p for p in rays if p not in others and p not in ours]
     sockets = _sockets(listening=True) if others else {}
     for process in others:
         inodes = _open_sockets(process["pid"])
         process["ports"] = sorted({sockets[inode] for inode in inodes if inode in sockets})
-    return {"ours": ours, "others": others}
+    return {"ours": ours, "kin": kin, "others": others}
 
 
 def _processes() -> list[Any]:

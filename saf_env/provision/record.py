@@ -193,7 +193,7 @@ def _manifest(
 ) -> dict[str, Any]:
     paths = sorted(names)
     seen = {**_read(root, [path for path in paths if path not in known]), **known}
-    folders: dict[str, tuple[int, int, dict[str, tuple[int, int, int, str | None]]]] = {}
+    folders: dict[str, tuple[int, int, dict[str, tuple[object, ...]]]] = {}
     for folder in inside:
         stat = os.lstat(folder)
         where = os.path.relpath(folder, root)
@@ -201,5 +201,6 @@ def _manifest(
     for path in paths:
         stat = seen[path].stat
         folder, name = os.path.split(path)
-        folders[folder][2][name] = (stat.st_size, stat.st_ctime_ns, stat.st_ino, seen[path].sha256)
+        entry = (stat.st_size, stat.st_ctime_ns, stat.st_ino, seen[path].sha256)
+        folders[folder][2][name] = (*entry, 1) if stat.st_mode & 0o100 else entry
     return {"schema": 1, "folders": folders}

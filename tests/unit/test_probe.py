@@ -49,6 +49,8 @@ def test_variables_tell_no_secret() -> None:
         {
             "RAY_AUTH_TOKEN": "s3cret",
             "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": "/x/token",
+            "grpc_proxy": "http://user:s3cret@proxy",
             "RAY_REDIS_PASSWORD": "s3cret",
             "HTTPS_PROXY": "http://user:s3cret@proxy",
             "no_proxy": "localhost",
@@ -61,7 +63,9 @@ def test_variables_tell_no_secret() -> None:
         "PYTHONPATH": None,
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": None,
+        "RAY_AUTH_TOKEN_PATH": "/x/token",
         "RAY_REDIS_PASSWORD": None,
+        "grpc_proxy": None,
         "no_proxy": "localhost",
     }
 
@@ -128,6 +132,7 @@ def test_raylets_in_our_containers_are_not_strangers(monkeypatch: pytest.MonkeyP
     seen = probe.ray_processes({"cluster_id": "saf-1", "node": "box"})
 
     assert [p["pid"] for p in seen["ours"]] == [1]
+    assert [p["pid"] for p in seen["kin"]] == [2]
     assert [p["pid"] for p in seen["others"]] == [3, 4]
 
 
