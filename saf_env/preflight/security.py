@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from saf_env.preflight.base import Case, Check, Verdict, fail, listed, ok, warn
 
 _NEW = "stop the cluster with `saf-env down`, remove the file, then run `saf-env check --fix`"
 
 
 def token(case: Case) -> Verdict:
-    """There is a token, readable by its owner only, in a form that Ray takes whole."""
+    """There is a token, the head's, readable by its owner only, in a form that Ray takes whole."""
     seen = case.fact("token")
     path = seen["path"]
     if not seen["present"]:
         return fail("there is no token", path, "run `saf-env check --fix` or `saf-env up`")
+    digest = f"digest {seen['sha256'][:12]}"
+    return _fault(seen) or _another(case, seen) or ok("present, readable by you only", digest)
+
+
+def _fault(seen: Mapping[str, Any]) -> Verdict | None:
+    """What is wrong with the token's file."""
+    path = seen["path"]
     if seen["link"] or not seen["file"]:
         return fail("the token is not a plain file", path, _NEW)
     if seen["owner"] != seen["uid"]:
@@ -28,7 +38,19 @@ def token(case: Case) -> Verdict:
         evidence = f"{path}: {'; '.join(seen['problems'])}"
         hint = "run `saf-env down`, then `saf-env check --fix`, which makes another"
         return fail("the token cannot be used", evidence, hint)
-    return ok("present, readable by you only", f"digest {seen['sha256'][:12]}")
+    return None
+
+
+def _another(case: Case, seen: Mapping[str, Any]) -> Verdict | None:
+    """That it is not the head's, as far as that one is looked at too."""
+    head = case.cluster.head
+    facts = case.facts_of(head)
+    theirs = facts["facts"].get("token", {}).get("sha256", "") if facts else ""
+    if theirs in ("", seen["sha256"]):
+        return None
+    evidence = f"digest {seen['sha256'][:12]}, {theirs[:12]} on {head.name}"
+    hint = "run `saf-env up`, which gives every host the cluster's token"
+    return fail("another token than the head's", evidence, hint)
 
 
 def ssh_host_key(case: Case) -> Verdict:
@@ -75,7 +97,8 @@ CHECKS = (
         "a token that only you can read",
         token,
         "Ray's ports are open on all addresses; the token keeps others out. White space around it "
-        "would become part of it on some nodes and not on others.",
+        "would become part of it on some nodes and not on others. It must be that of the head, as "
+        "far as that one is looked at too: by digest, the token itself is never shown.",
         "`saf-env check --fix` makes a missing token, and closes one that others can read. One "
         "that is unusable is replaced while nothing runs.",
     ),

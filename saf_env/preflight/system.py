@@ -21,6 +21,7 @@ from saf_env.preflight.base import (
     ok,
     warn,
 )
+from saf_env.probe import PROXIES
 from saf_env.spec.rules import NODE_PORTS, SPARE_PORTS
 
 NOFILE_WANTED, NOFILE_NEEDED = 65536, 4096
@@ -201,6 +202,12 @@ def temp_dir(case: Case) -> Verdict:
             f"{path} belongs to user {seen['owner']}, mode {stat.filemode(seen['mode'])[1:]}",
             f"look at what is in it, then remove {path}",
         )
+    if seen["modules"] and case.node.kind == "native":
+        return fail(
+            "modules in the temp dir, where the node is started, would be taken for locked ones",
+            listed(seen["modules"]),
+            "look at what they are, then remove them",
+        )
     return ok(f"{path}", f"{limit - length} bytes to spare for sockets")
 
 
@@ -214,10 +221,18 @@ def stale_ray(case: Case) -> Verdict:
             listed(found),
             f"run `saf-env down {case.node.name}`",
         )
+    planned = {node.name for node in case.cluster.nodes}
+    gone = [p for p in seen["kin"] if p["mark"].split("/")[1] not in planned]
+    if gone:
+        found = [f"{p['command']} of {p['mark'].split('/')[1]} (pid {p['pid']})" for p in gone]
+        return warn("a node that has left the plan still runs", listed(found), _STOPS)
     if seen["others"]:
         found = [f"{p['command']} (pid {p['pid']}, ports {_ports(p)})" for p in seen["others"]]
         return warn("another Ray runs on this host", listed(found, 2), "saf-env leaves it alone")
     return ok("this node's own processes" if case.running else "no other Ray")
+
+
+_STOPS = "`saf-env up` stops it, and `saf-env down` with all others"
 
 
 def _ports(process: Mapping[str, Any]) -> str:
@@ -231,7 +246,7 @@ def environment_variables(case: Case) -> Verdict:
     unset = [name for name in seen if _contradiction(case, name, seen[name])]
     if wrong:
         return fail("variables contradict the plan", "; ".join(wrong), f"unset {' '.join(unset)}")
-    proxies = [name for name in seen if name.lower() in ("http_proxy", "https_proxy", "all_proxy")]
+    proxies = [name for name in seen if name.lower() in PROXIES]
     excluded = seen.get("no_proxy") or seen.get("NO_PROXY") or ""
     reached = {name for n in case.cluster.nodes for name in (n.address, n.advertise)}
     caught = sorted(name for name in reached if not _exempt(name, excluded))
@@ -358,7 +373,8 @@ CHECKS = (
         "a short, private, writable temp dir",
         temp_dir,
         "Ray puts UNIX sockets in it, whose paths are limited to 107 bytes on Linux and 103 on "
-        "macOS, and its own folders inside are writable for all, so it must be 0700.",
+        "macOS, and its own folders inside are writable for all, so it must be 0700. A node is "
+        "started in it: a Python module there would be imported in place of an installed one.",
         "Remove what is in its place after a look at it, or give the cluster a shorter name.",
     ),
     Check(
@@ -368,7 +384,7 @@ CHECKS = (
         "no forgotten Ray",
         stale_ray,
         "A process of an earlier start would join again or hold its ports. Another Ray on the host "
-        "is only told; saf-env never stops it.",
+        "is only told, and never stopped by saf-env; so is a node that has left the plan.",
         "`saf-env down NODE` ends what is left of the node. Another Ray is for its owner to end.",
     ),
     Check(

@@ -170,6 +170,7 @@ def make_facts(node: NodePlan) -> dict[str, Any]:
                 "owner": 501,
                 "uid": 501,
                 "writable": True,
+                "modules": [],
             },
             "uv": {"path": "/p/uv", "version": "0.13.9"},
             "token": {
@@ -184,7 +185,7 @@ def make_facts(node: NodePlan) -> dict[str, Any]:
                 "sha256": "9" * 64,
             },
             "ports": {"address": "127.0.0.2", "address_error": "", "held": []},
-            "ray": {"ours": [], "others": []},
+            "ray": {"ours": [], "kin": [], "others": []},
             "names": {"addresses": {}, "writable": True},
             "address": {
                 "address": node.address,

@@ -1,4 +1,4 @@
-"""The key of a host: known, unknown, changed."""
+"""The key of a host: known, unknown, changed. The token of two nodes."""
 
 from __future__ import annotations
 
@@ -82,3 +82,17 @@ def test_a_container_is_exposed_where_its_ports_are_published() -> None:
     facts["facts"]["address"]["own"] = ["8.8.8.8"]
     found = verdict("exposure", facts, node)
     assert (found.level, found.evidence) == ("warn", "8.8.8.8: the node's ports are open there too")
+
+
+@pytest.mark.parametrize(
+    ("theirs", "level"), [("9" * 64, "ok"), ("0" * 64, "fail"), ("", "ok"), (None, "ok")]
+)
+def test_the_token_is_the_heads(theirs: str | None, level: str) -> None:
+    worker = make_node("linux", 6480)
+    peers = {} if theirs is None else {"head": make_facts(NODE)}
+    for facts in peers.values():
+        facts["facts"]["token"]["sha256"] = theirs
+    plan = make_plan(NODE, worker)
+    (found,) = judge(plan, worker, make_facts(worker), (), only=["token"], together=peers)
+    assert found.level == level
+    assert (found.evidence == "digest 999999999999, 000000000000 on head") is (level == "fail")
