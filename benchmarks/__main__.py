@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks import bare, cluster, command_line, containers, images, locking, many
+from benchmarks import bare, checking, cluster, command_line, containers, images, locking, many
 from benchmarks.measure import CommandFailedError, Figures, Pair, Subject
 from benchmarks.project import Project, project
 from saf_env import __version__
@@ -35,7 +35,7 @@ class Group:
 
 GROUPS = tuple(
     Group(module.NAME, module.rounds, module.ROUNDS, module.SUBJECTS)
-    for module in (command_line, locking, cluster, images, containers, bare, many)
+    for module in (command_line, locking, checking, cluster, images, containers, bare, many)
 )
 _WITH_ENGINE = (images.NAME, containers.NAME)
 NAMES = [subject.name for group in GROUPS for subject in group.subjects]

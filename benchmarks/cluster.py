@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.isolated import timed_in, unshare
-from benchmarks.measure import Pair, Subject, timed
+from benchmarks.measure import Pair, Subject
 from benchmarks.project import PLAIN_PORT, Project
-from saf_env.uv import find_uv
 
 NAME = "cluster"
 ROUNDS = 5
@@ -21,7 +20,6 @@ SUBJECTS = (
     Subject("up", "saf-env up, attested", "ray start, twice", 0.8, "ratio"),
     Subject("up-told", "saf-env up, attested", "ray start, agent ports", 1.0, "ratio"),
     Subject("up-again", "saf-env up, up already", "ray status", 1.0, "seconds"),
-    Subject("check", "saf-env check NODE", "uv pip check", 0.5, "seconds"),
     Subject("down", "saf-env down", "ray stop", 0.2, "ratio"),
 )
 
@@ -35,8 +33,6 @@ def rounds(project: Project) -> Iterator[dict[str, Pair]]:
     while True:
         up = project.saf_env("up")
         again = project.saf_env("up")
-        check = project.saf_env("check", nodes[0]["name"])
-        plain_check = _uv_pip_check(project, nodes[0])
         down = project.saf_env("down")
         plain = _plain_ray(namespace, nodes)
         told = _plain_ray(namespace, nodes, agent_ports=True)
@@ -44,15 +40,8 @@ def rounds(project: Project) -> Iterator[dict[str, Pair]]:
             "up": (up, plain.get("up")),
             "up-told": (up, told.get("up")),
             "up-again": (again, plain.get("status")),
-            "check": (check, plain_check),
             "down": (down, plain.get("stop")),
         }
-
-
-def _uv_pip_check(project: Project, node: dict[str, Any]) -> float:
-    uv = find_uv(project.home, project.env)
-    argv = [str(uv.binary), "pip", "check", "--python", f"{node['environment']['path']}/bin/python"]
-    return timed(argv, env=uv.variables(), cwd=project.home)
 
 
 def _plain_ray(

@@ -43,9 +43,9 @@ class Project:
             "SAF_ENV_CACHE": str(cache_root(ROOT).absolute()),
         }
 
-    def saf_env(self, *arguments: str) -> float:
-        """How long ``saf-env ARGUMENTS`` takes, in seconds."""
-        return timed([str(SAF_ENV), *arguments], env=self.env, cwd=self.home)
+    def saf_env(self, *arguments: str, **variables: str) -> float:
+        """How long ``saf-env ARGUMENTS`` takes, in seconds; ``variables`` beside :attr:`env`."""
+        return timed([str(SAF_ENV), *arguments], env=self.env | variables, cwd=self.home)
 
     def output(self, *arguments: str) -> str:
         """What ``saf-env ARGUMENTS`` prints."""
