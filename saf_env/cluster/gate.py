@@ -70,7 +70,8 @@ def gather(
         there = [n for n in there if n.kind == "container" or n.fallback_reason]
         try:
             hosts.refuse_given_up(host)
-            return container_facts(there, hosts[host].engine, plan.home, deep=deep)
+            engine, cluster = hosts[host].engine, plan.folder.name
+            return container_facts(there, engine, plan.home, cluster, deep=deep)
         except HostUnreachableError as error:
             if not borne(error):
                 raise

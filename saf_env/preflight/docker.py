@@ -234,6 +234,12 @@ def image(case: Case) -> Verdict:
     if found is not None and found["labels"].get(KEY_LABEL) == node.image.key:
         if wrong := _other_platform(node, found):
             return fail("the image is for another platform", wrong, _REBUILD)
+        if (runs := _answer(case)["running"]) not in ("", found["id"]):
+            return warn(
+                "its container runs another image than has its name now",
+                f"it runs {runs[:19]}; {node.image.tag} is {found['id'][:19]}",
+                f"`saf-env down {node.name}`, then `saf-env up {node.name}`, starts that one",
+            )
         return ok(node.image.tag, found["id"][:19])
     return _unbuilt(case, node.image)
 
@@ -242,7 +248,8 @@ def _unbuilt(case: Case, image: ImagePlan) -> Verdict:
     """What stands in the way of an image that is not there."""
     seen = _answer(case)
     base = seen["base"]
-    absence = case.facts["unknown"].get("packages", f"{image.tag} was made from another plan")
+    there = f"{image.tag} was made from another plan" if seen["image"] else f"no image {image.tag}"
+    absence = case.facts["unknown"].get("packages", there)
     if base is not None and (wrong := _other_platform(case.node, base)):
         return fail(
             "the base image is for another platform",

@@ -2,7 +2,8 @@
 
 An image is looked at from inside, by the probe run in a container of its own. Its id is a digest of
 all that is in it, so what was seen of it once is true for ever: it is kept under ``.saf/images``,
-and a node is looked at without starting a container.
+and a node is looked at without starting a container. A node that runs is what its container was
+made from, whatever has the name of its image by now.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from saf_env import probe
 from saf_env.engine import Engine
 from saf_env.errors import HostUnreachableError, SafEnvError
 from saf_env.plan.command import IMAGE_PYTHON
+from saf_env.plan.compose import LABEL_CLUSTER, LABEL_NODE
 from saf_env.plan.model import NodePlan
 from saf_env.provision.folders import read_json, write_atomically
 from saf_env.transports.script import script
@@ -32,7 +34,7 @@ _PROBE = Path(probe.__file__)
 
 
 def container_facts(
-    nodes: Sequence[NodePlan], engine: Engine, home: Path, *, deep: bool = False
+    nodes: Sequence[NodePlan], engine: Engine, home: Path, cluster: str, *, deep: bool = False
 ) -> dict[str, dict[str, Any]]:
     """What is to be known of ``nodes``, besides what their host tells of itself.
 
@@ -40,40 +42,52 @@ def container_facts(
         nodes: nodes of one host that are containers, or would be had they not fallen back.
         engine: of that host.
         home: the project folder.
+        cluster: the id of their cluster, which its containers have as a label.
         deep: hash every file of the images, whatever is known of them.
 
     Returns:
         By node name ``facts`` and ``unknown`` as :func:`saf_env.probe.gather` gives them. The fact
         ``docker`` is :meth:`saf_env.engine.Engine.facts` with ``image`` and ``base``: what the
         engine has of the node's image and of its base, see :meth:`saf_env.engine.Engine.images`,
-        or None.
+        or None; and ``running``: the id of the image that its container runs, empty without one.
     """
     if not nodes:
         return {}
     images = {n.image.tag: n.image for n in nodes if n.kind == "container" and n.image}
-    with ThreadPoolExecutor(max_workers=2) as pool:
+    with ThreadPoolExecutor(max_workers=3) as pool:
         asked = [*images, *sorted({image.base for image in images.values()})]
         having = pool.submit(engine.images, asked)
+        running = pool.submit(_running, engine, cluster)
         docker = engine.facts()
         known = having.result() if not docker["error"] else {}
+        runs = running.result() if not docker["error"] else {}
+        ids = {tag: image["id"] for tag, image in known.items() if tag in images}
         looks = {
-            tag: pool.submit(_look_inside, known[tag]["id"], engine, home, deep)
-            for tag in images
-            if tag in known
+            image: pool.submit(_look_inside, image, engine, home, deep)
+            for image in {*ids.values(), *(runs[n.name] for n in nodes if n.name in runs)}
         }
-        inside = {tag: look.result() for tag, look in looks.items()}
+        inside = {image: look.result() for image, look in looks.items()}
     found = {}
     for node in nodes:
         tag, base = (node.image.tag, node.image.base) if node.image else ("", "")
-        seen = {**docker, "image": known.get(tag), "base": known.get(base)}
+        own = runs.get(node.name, "") if node.kind == "container" else ""
+        seen = {**docker, "image": known.get(tag), "base": known.get(base), "running": own}
         facts, unknown = {"docker": seen}, {}
         if node.kind == "container":
-            facts |= _with_engine(inside[tag]["facts"], docker) if tag in inside else {}
-            absent = docker["error"] or absence(node)
-            reasons = inside[tag]["unknown"] if tag in inside else dict.fromkeys(OF_IMAGE, absent)
-            unknown = dict(reasons)
+            absent = dict.fromkeys(OF_IMAGE, docker["error"] or absence(node))
+            look = inside.get(own or ids.get(tag, ""), {"facts": {}, "unknown": absent})
+            facts |= _with_engine(look["facts"], docker)
+            unknown = dict(look["unknown"])
         found[node.name] = {"facts": facts, "unknown": unknown}
     return found
+
+
+def _running(engine: Engine, cluster: str) -> dict[str, str]:
+    """The id of the image of every container of a cluster that runs, by node."""
+    wanted = {"label": [f"{LABEL_CLUSTER}={cluster}", LABEL_NODE], "status": "running"}
+    with engine.api() as api:
+        there = api.containers(filters=wanted)
+    return {str(c["Labels"][LABEL_NODE]): str(c["ImageID"]) for c in there}
 
 
 def absence(node: NodePlan) -> str:

@@ -48,6 +48,16 @@ def test_json_has_all_times() -> None:
     assert not any((ROOT / ".saf" / "bench").iterdir()), "nothing is left behind"
 
 
+def test_checks_are_measured() -> None:
+    names = ["check", "check-first", "check-many", "files", "files-deep"]
+    done = bench(*names, "--rounds", "1", "--warm-up", "0", "--json")
+    assert done.returncode == 0, done.stderr
+    results = {one["name"]: one for one in json.loads(done.stdout)["results"]}
+    assert list(results) == names
+    # Which of them is quicker is not judged, but that looking is quicker than hashing.
+    assert results["files"]["ours"]["median"] < results["files"]["plain"]["median"]
+
+
 def test_unknown_name() -> None:
     done = bench("nonsense")
     assert done.returncode == 2

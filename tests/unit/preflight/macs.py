@@ -142,7 +142,8 @@ def docker(info: dict[str, Any]) -> dict[str, Any]:
     seen = read_info(CommandResult(("docker",), "alpha", 0, said, "", 0.1))
     del seen["root"]
     endpoint = "unix:///Users/me/.docker/run/docker.sock"
-    return {**seen, "compose_alone": "", "endpoint": endpoint, "disk": None, "base": None}
+    without = {"compose_alone": "", "disk": None, "base": None, "running": ""}
+    return {**seen, "endpoint": endpoint, **without}
 
 
 def with_mlx(node: NodePlan) -> NodePlan:

@@ -53,6 +53,7 @@ def make_container_facts(node: NodePlan) -> dict[str, Any]:
         "disk": {"path": "/var/lib/docker", "total": 100 * GIB, "free": 50 * GIB},
         "image": {"id": IMAGE, "labels": {"saf-env.key": KEY}, **of_image},
         "base": {"id": BASE, "labels": {}, **of_image},
+        "running": "",
     }
     facts["facts"]["host"] = facts["facts"]["platform"]
     facts["facts"]["names"] = {"addresses": {node.advertise: [node.address]}, "writable": True}
@@ -108,6 +109,8 @@ CASES = [
     ("docker-vm", "docker.cpus", 0, "fail", "1 CPUs are planned"),
     ("image-present", "docker.image", None, "fail", "not built"),
     ("image-present", "docker.image.labels", {}, "fail", "made from another plan"),
+    ("image-present", "docker.running", IMAGE, "ok", TAG),
+    ("image-present", "docker.running", BASE, "warn", "runs another image"),
     ("image-present", "docker.image.architecture", "arm64", "fail", "linux on aarch64"),
     ("container-user", "docker.security", ["rootless"], "fail", "rootless"),
     ("container-user", "docker.security", ["userns"], "fail", "userns"),

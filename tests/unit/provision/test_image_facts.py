@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from saf_env.engine import Engine
-from saf_env.errors import CommandTimeoutError
+from saf_env.errors import BringUpError, CommandTimeoutError
 from saf_env.plan.images import image_plan
 from saf_env.plan.model import ClusterPlan, NodePlan
 from saf_env.provision import image_facts
@@ -31,16 +34,24 @@ class Docker:
         self.tag, self.docker = tag, {**DOCKER, **docker}
         self.inside = {"facts": INSIDE if facts is None else facts, "unknown": {}}
         self.requests: list[dict[str, Any]] = []
+        self.looked: list[str] = []
         self.problem = ""
+        self.containers: list[dict[str, Any]] = []
 
     def facts(self) -> dict[str, Any]:
         return self.docker
+
+    @contextlib.contextmanager
+    def api(self) -> Iterator[Any]:
+        if self.docker["error"]:
+            raise BringUpError("it does not answer")
+        yield SimpleNamespace(containers=lambda filters: self.containers)
 
     def images(self, _: object) -> dict[str, Any]:
         return {self.tag: {"id": ID}, BASE: {"id": BASE}}
 
     def run(self, *argv: str, stdin: str, **_: object) -> CommandResult:
-        assert ID in argv
+        self.looked += [word for word in argv if word.startswith("sha256:")]
         self.requests.append(json.loads(stdin.split("\n", 1)[1]))
         if self.problem == "slow":
             raise CommandTimeoutError("docker run did not finish within 60 s")
@@ -63,7 +74,8 @@ def docker(box: NodePlan) -> Docker:
 
 def look(box: NodePlan, docker: Docker, home: Path, *, deep: bool = False) -> dict[str, Any]:
     """Facts and unknowns of ``box``."""
-    seen: dict[str, Any] = container_facts([box], cast(Engine, docker), home, deep=deep)[box.name]
+    engine = cast(Engine, docker)
+    seen: dict[str, Any] = container_facts([box], engine, home, "saf-1", deep=deep)[box.name]
     return seen
 
 
@@ -72,7 +84,7 @@ def kept(home: Path) -> Path:
 
 
 def test_without_containers_no_engine_is_asked(tmp_path: Path) -> None:
-    assert container_facts([], cast(Engine, None), tmp_path) == {}
+    assert container_facts([], cast(Engine, None), tmp_path, "saf-1") == {}
 
 
 def test_an_image_is_looked_into_once(box: NodePlan, docker: Docker, tmp_path: Path) -> None:
@@ -82,13 +94,35 @@ def test_an_image_is_looked_into_once(box: NodePlan, docker: Docker, tmp_path: P
     assert docker.requests == [{"only": [*OF_IMAGE], "deep": False}]
     assert first["unknown"] == {}
     assert first["facts"]["packages"] == {"seen": 1}
-    assert first["facts"]["docker"] == {**DOCKER, "image": {"id": ID}, "base": {"id": BASE}}
+    assert first["facts"]["docker"] == {
+        **DOCKER,
+        "image": {"id": ID},
+        "base": {"id": BASE},
+        "running": "",
+    }
+    assert docker.looked == [ID]
     # The machine of the probe's own container says nothing; the engine's system does.
     assert first["facts"]["platform"] == {
         **OF_IT,
         "system": "Debian, 6.1",
         "cpus": 2,
     }
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["renamed", "nameless"])
+def test_a_node_that_runs_is_what_its_container_was_made_from(
+    box: NodePlan, docker: Docker, tmp_path: Path, known: bool
+) -> None:
+    other = "sha256:" + "3" * 64
+    docker.containers = [{"Labels": {"saf-env.node": box.name}, "ImageID": other}]
+    docker.tag = docker.tag if known else "another"
+
+    found = look(box, docker, tmp_path)
+
+    assert found["unknown"] == {}
+    assert found["facts"]["docker"]["running"] == other
+    assert found["facts"]["docker"]["image"] == ({"id": ID} if known else None)
+    assert set(docker.looked) == ({ID, other} if known else {other})
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"image": 1}', "id", "facts", "some facts"])
@@ -166,7 +200,8 @@ def test_without_an_engine_its_error_is_the_reason(
     docker.docker = {"error": "cannot connect"}
     seen = look(box, docker, tmp_path)
     assert set(seen["unknown"].values()) == {"cannot connect"}
-    assert seen["facts"]["docker"] == {"error": "cannot connect", "image": None, "base": None}
+    nothing = {"image": None, "base": None, "running": ""}
+    assert seen["facts"]["docker"] == {"error": "cannot connect", **nothing}
     assert docker.requests == []
 
 
