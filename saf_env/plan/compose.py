@@ -168,6 +168,7 @@ def _variables(cluster_id: str, node: NodePlan) -> dict[str, str]:
         "USER": "saf",
         "PATH": f"{IMAGE_ENVIRONMENT / 'bin'}:/usr/local/bin:/usr/bin:/bin",
         "SAF_ENV_PORT": str(node.ports.node_manager),  # for the health check
+        "SAF_ENV_FINGERPRINT": node.fingerprint,  # for the gate in the container's entry
         # A Linux host sees the processes of its containers: by this they are known as ours.
         "SAF_ENV_CONTAINER": f"{cluster_id}/{node.name}",
     }

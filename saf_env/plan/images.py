@@ -32,6 +32,8 @@ _SOURCES = {
     "Dockerfile": _PACKAGE.parent / "images" / "Dockerfile",
     "interpreter/interpreter.sh": _PACKAGE.parent / "images" / "interpreter.sh",
     "entry.py": _PACKAGE / "runtimes" / "entry.py",
+    "fingerprint.py": _PACKAGE / "plan" / "fingerprint.py",
+    "probe.py": _PACKAGE / "probe.py",
     "environment/environment.py": _PACKAGE.parent / "images" / "environment.py",
     "environment/saf_env/probe.py": _PACKAGE / "probe.py",
     "environment/saf_env/provision/record.py": _PACKAGE / "provision" / "record.py",

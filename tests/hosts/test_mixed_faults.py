@@ -331,3 +331,44 @@ def test_tools_of_another_time(
     assert all(words in f["summary"] + f["evidence"] and f["hint"] for f in wrong)
     assert {f["node"] for f in wrong} == {"box", "chest"}
     refused(down.saf_env("up", environ=environ), 4, check, words, "Nothing was started")
+
+
+@contextlib.contextmanager
+def edited(image: str) -> Iterator[None]:
+    """Another image with the name of ``image``: one file of its environment was edited."""
+    edit = "import certifi.core as it; open(it.__file__, 'a').write('# edited')"
+    good = docker("image", "inspect", "--format", "{{.Id}}", image)
+    box = docker("create", "--user", "0", "--network", "none", image, "python", "-c", edit)
+    docker("start", "--attach", box)
+    bad = docker("commit", "--change", "CMD python", box, image)
+    docker("rm", box)
+    try:
+        yield
+    finally:
+        docker("tag", good, image)
+        docker("image", "rm", "--force", bad)
+
+
+def test_a_container_that_is_made_around_the_gate_starts_no_ray(down: Mixed) -> None:
+    (image,) = {n["image"] for n in down.plan()["nodes"] if n["image"]}
+    down.ok("up", timeout=300)
+    file = str(down.state / "compose.json")
+    by_hand = ("compose", "--project-name", down.cluster_id, "--file", file, "up", "--detach")
+    with edited(image):
+        assert down.status() == READY, "what runs was made of the image that was attested"
+        docker(*by_hand, "--no-deps", "--force-recreate", "chest")
+
+        def refusal_told() -> str:
+            text = down.ok("logs", "chest")
+            return text if "is not started" in text else ""
+
+        said = eventually(refusal_told, 60, "its entry refuses")
+        seen, refusal = down.status(), down.saf_env("up")
+
+    assert "1 of its files is changed: lib/" in said
+    assert seen == {**READY, "chest": "dead"}
+    assert refusal.returncode == 4
+    assert "packages-intact" in refusal.stderr
+    down.ok("up")
+    assert down.status() == READY
+    down.ok("down")

@@ -61,6 +61,11 @@ def test_a_node_in_a_tailnet_advertises_its_address_there(tailnet: ClusterPlan) 
     assert host_names(tailnet) == {}
 
 
+def test_a_container_is_told_what_it_has_to_be(tailnet: ClusterPlan) -> None:
+    variables = compose(tailnet)["services"]["linux"]["environment"]
+    assert variables["SAF_ENV_FINGERPRINT"] == tailnet.node("linux").fingerprint
+
+
 def test_it_runs_in_the_namespace_of_its_sidecar(tailnet: ClusterPlan) -> None:
     found = compose(tailnet)
     assert set(found["services"]) == {"linux", "linux-tailscale"}
