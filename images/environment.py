@@ -157,7 +157,7 @@ def keep(path: Path, folders: dict[str, Any]) -> str:
     Inodes and change times of the build say nothing in a container: every file is hashed there.
     """
     for folder, (_, _, names) in folders.items():
-        known = {name: (size, 0, 0, sha256) for name, (size, _, _, sha256) in names.items()}
+        known = {name: (size, 0, 0, *rest) for name, (size, _, _, *rest) in names.items()}
         folders[folder] = (0, 0, dict(sorted(known.items())))
     data = dump(path, {"schema": 1, "folders": dict(sorted(folders.items()))})
     return hashlib.sha256(data).hexdigest()
