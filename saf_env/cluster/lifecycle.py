@@ -40,6 +40,9 @@ START_SECONDS = 90.0
 _PATIENCE = 20.0
 """Seconds that the GCS of a running head gets to answer before the cluster is taken to be dead."""
 
+_REGISTERING = 10.0
+"""Seconds that what runs gets to be known by the head: a service may just have started it."""
+
 Gate = Callable[[Sequence[NodePlan]], None]
 """Judges nodes that are about to start; raises :class:`saf_env.errors.PreflightError`."""
 
@@ -152,7 +155,7 @@ class Lifecycle:
             return {}, set()
         if not joins:
             refuse_changed(plan, found)
-        known = self._gcs.nodes(_PATIENCE) or []
+        known = self._known(found)
         if joins:
             found |= seen_by_ray(plan, elsewhere, known)
             refuse_headless(plan, found)
@@ -162,6 +165,18 @@ class Lifecycle:
         running = {n.name: found[n.name] for n in whole if found[n.name].run in alive}
         told = {name for name, f in running.items() if proven(plan.node(name), alive[f.run])}
         return running, {*told, *(n.name for n in plan.nodes if n.host in elsewhere)}
+
+    def _known(self, found: Mapping[str, Found]) -> list[RayNode]:
+        """What Ray knows, once that is all that runs whole, or has had its time."""
+        nodes = [n for n in self._plan.nodes if n.name in found and found[n.name].whole(n.role)]
+        whole = {found[node.name].run for node in nodes}
+        deadline = time.monotonic() + _REGISTERING
+        while True:
+            known = self._gcs.nodes(_PATIENCE) or []
+            missing = whole - {node.run for node in known}
+            if not known or not missing or time.monotonic() > deadline:
+                return known
+            time.sleep(0.5)
 
     def _record(self, running: Mapping[str, Found], told: Collection[str]) -> None:
         """Write down what runs here or on hosts that we ask, and is not, or no more, in the state.

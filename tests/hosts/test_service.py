@@ -74,9 +74,9 @@ def service(project: Several) -> str:
 
 
 def launcher(beta: Machine) -> int:
-    """The launcher that BETA's manager has started last."""
-    found: dict[str, int] = json.loads(beta.read(f"{PLACE}/running.json"))
-    return found["pid"]
+    """The launcher that BETA's manager has started last; 0 before the first has begun."""
+    found = beta.run(["cat", f"{PLACE}/running.json"], check=False).stdout
+    return int(json.loads(found)["pid"]) if found else 0
 
 
 def test_a_host_without_a_manager_is_told(project: Several, beta: Machine) -> None:
@@ -89,10 +89,11 @@ def test_what_runs_is_watched_and_started_again(project: Several, beta: Machine)
     manager(beta, after=3)  # as one of a user who has just begun to linger
     (before,) = raylets(beta)
     assert "a reboot brings back: beta" in project.ok("service", "install", "beta")
-    eventually(lambda: service(project) == "active", 10, "it watches")
+    eventually(lambda: launcher(beta), 30, "it watches")
+    assert service(project) == "active"
     first = launcher(beta)
     project.ok("service", "install", "beta")
-    eventually(lambda: launcher(beta) != first, 10, "another one watches")
+    eventually(lambda: launcher(beta) != first, 60, "another one watches")
     assert raylets(beta) == [before], "what runs is left alone"
     said = beta.run(["systemd-analyze", "verify", "--user", UNIT], env=BUS)
     assert (said.stdout, said.stderr) == ("", "")
@@ -133,7 +134,7 @@ def test_who_waits_for_the_head_goes_on_with_another_plan(project: Several, beta
     project.ok("lock")
     assert service(project) == "outdated"
     project.ok("service", "install", "beta")
-    eventually(lambda: launcher(beta) != first, 20, "another one waits")
+    eventually(lambda: launcher(beta) != first, 60, "another one waits")
     assert service(project) == "active"
     assert raylets(beta) == []
     project.ok("up", "alpha-head")
