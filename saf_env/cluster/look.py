@@ -13,7 +13,7 @@ from saf_env.cluster.gcs import RayNode
 from saf_env.cluster.project import Project
 from saf_env.cluster.same_plan import plan_digest
 from saf_env.cluster.status import NodeStatus, proven, seen_by_ray, state_of, strangers
-from saf_env.errors import HostUnreachableError
+from saf_env.errors import BringUpError, HostUnreachableError
 from saf_env.plan.build import token_path
 from saf_env.plan.fingerprint import actual_fingerprint
 from saf_env.preflight.registry import ENVIRONMENT, judge
@@ -31,7 +31,9 @@ class Look:
         strangers: living Ray nodes that saf-env did not start.
         leftovers: names of nodes that run, and that the plan has no more.
         lost: hosts that cannot be reached, and why. Of their nodes only Ray knows something.
-        answered: whether Ray could be asked.
+        answered: whether Ray has answered.
+        mute: why it could not be asked, though it may be well: the head's environment has drifted
+            so far that it cannot ask. None otherwise.
     """
 
     nodes: list[NodeStatus]
@@ -40,6 +42,7 @@ class Look:
     leftovers: list[str]
     lost: dict[str, HostUnreachableError]
     answered: bool
+    mute: BringUpError | None = None
 
     def ready(self, names: Collection[str]) -> bool:
         """Whether the nodes called ``names`` are ready, and none that has left the plan runs.
@@ -48,7 +51,7 @@ class Look:
         """
         wanted = [status for status in self.nodes if status.node.name in names]
         seen = all(s.state == "ready" and s.node.host not in self.lost for s in wanted)
-        return seen and not self.leftovers
+        return seen and not self.leftovers and self.mute is None
 
 
 def look(project: Project, known: Sequence[RayNode] | None = None) -> Look:
@@ -57,6 +60,9 @@ def look(project: Project, known: Sequence[RayNode] | None = None) -> Look:
     Args:
         project: the cluster.
         known: what the GCS has just said of its nodes; it is asked when not given.
+
+    Raises:
+        BringUpError: Ray could not be asked, and it is not for a drift of who asks.
     """
     plan, hosts = project.plan, project.hosts()
     state = states.read(plan.home, plan.name)
@@ -64,13 +70,17 @@ def look(project: Project, known: Sequence[RayNode] | None = None) -> Look:
         facts = pool.submit(gather, project, plan.nodes, tolerant=True)
         seen_there, lost = hosts.look(state.recorded)
         found = by_node(seen_there)
-        known = _known(project, found) if known is None else known
+        mute = None
+        try:
+            known = _known(project, found) if known is None else known
+        except BringUpError as error:
+            mute = error
         seen = facts.result()
     by_run = {node.run: node for node in known or ()}
     elsewhere = {*lost, *hosts.unasked}
     found |= seen_by_ray(plan, elsewhere, known or ())
     ray = {name: by_run[f.run] for name, f in found.items() if f.run in by_run}
-    nodes = []
+    nodes, sound = [], set()
     for node in plan.nodes:
         present, inside = found.get(node.name), seen[node.name]["facts"]
         if node.host in elsewhere:  # nothing newer is known than what it said to Ray
@@ -78,6 +88,8 @@ def look(project: Project, known: Sequence[RayNode] | None = None) -> Look:
         else:
             environment = judge(plan, node, seen[node.name], (), only=ENVIRONMENT)
             intact = not any(finding.level in ("fail", "skip") for finding in environment)
+        if intact:
+            sound.add(node.name)
         fingerprint = actual_fingerprint(inside)
         status = state_of(
             node,
@@ -87,6 +99,7 @@ def look(project: Project, known: Sequence[RayNode] | None = None) -> Look:
             found=present,
             ray=ray.get(node.name),
             head_answers=known is not None,
+            mute=mute is not None,
             # What another host plans to run, and how, is that one's to judge.
             as_planned=node.host in hosts.unasked
             or (
@@ -95,10 +108,12 @@ def look(project: Project, known: Sequence[RayNode] | None = None) -> Look:
             ),
         )
         nodes.append(NodeStatus(node, status, fingerprint, *_versions(inside)))
+    if mute and project.gcs.via.name in sound:  # it is something else
+        raise mute
     planned = {node.name for node in plan.nodes}
     leftovers = sorted(found.keys() - planned)
     others = [r for r in strangers(plan, known or ()) if r.name not in leftovers]
-    return Look(nodes, ray, others, leftovers, lost, known is not None)
+    return Look(nodes, ray, others, leftovers, lost, known is not None, mute)
 
 
 def _known(project: Project, found: Mapping[str, Found]) -> Sequence[RayNode] | None:

@@ -28,6 +28,9 @@ def run(context: Context, arguments: argparse.Namespace) -> int:
     if not context.controls:
         told = "what Ray tells" if seen.answered else "unknown, since Ray does not answer"
         print(f"this is {context.here}; what is on other hosts is {told}")
+    if seen.mute:
+        print(f"not asked: {printable(seen.mute.message)}")
+        print(f"to mend it: {seen.mute.hint}")
     for lost in seen.lost.values():
         print(f"not seen: {printable(lost.message)}")
     for name in seen.leftovers:

@@ -42,6 +42,10 @@ def ray(name: str = "linux", *, alive: bool = True, told: Any = None) -> RayNode
         ("dead", {"found": WHOLE, "attested": True}),
         ("dead", {"found": WHOLE, "attested": True, "ray": ray(alive=False), "head_answers": True}),
         ("drifted", {"found": WHOLE, "attested": True, "ray": ray(), "head_answers": True}),
+        ("drifted", {"found": WHOLE, "attested": True, "mute": True}),
+        ("ready", {"found": WHOLE, "attested": True, "mute": True, "as_planned": True}),
+        ("starting", {"found": WHOLE, "mute": True, "as_planned": True}),
+        ("dead", {"found": HEADLESS, "attested": True, "mute": True}),
         ("drifted", {"found": WHOLE, "ray": ray(), "head_answers": True}),
         (
             "ready",
