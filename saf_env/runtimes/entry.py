@@ -118,9 +118,10 @@ def untouched(root: str, manifest: str) -> bool:
             try:
                 if os.fstat(handle).st_mtime_ns != IMAGE_TIME:
                     return False
-                for name, (size, *_) in known.items():
+                for name, (size, _, _, _, *runs) in known.items():
                     seen = os.stat(name, dir_fd=handle, follow_symlinks=False)
-                    if (seen.st_size, seen.st_mtime_ns) != (size, IMAGE_TIME):
+                    kept = seen.st_mode & 0o100 or not runs  # one that may be run, still may
+                    if not kept or (seen.st_size, seen.st_mtime_ns) != (size, IMAGE_TIME):
                         return False
             finally:
                 os.close(handle)

@@ -27,9 +27,10 @@ class Image:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        folders: dict[str, Any] = {"": [0, 0, {}], "lib": [0, 0, {"six.py": [5, 0, 0, "x"]}]}
+        folders: dict[str, Any] = {"": [0, 0, {}], "lib": [0, 0, {"six.py": [5, 0, 0, "x", 1]}]}
         (root / "lib").mkdir(parents=True)
         (root / "lib" / "six.py").write_text("six=6")
+        (root / "lib" / "six.py").chmod(0o755)
         (root / probe.MANIFEST).write_text(json.dumps({"schema": 1, "folders": folders}))
         for path in (root / "lib" / "six.py", root / "lib", root):
             os.utime(path, ns=(entry.IMAGE_TIME, entry.IMAGE_TIME))
@@ -89,13 +90,15 @@ def test_what_cannot_be_seen_may_not_start(image: Image) -> None:
     assert entry.refused() == ["its environment cannot be seen: no pyvenv.cfg"]
 
 
-@pytest.mark.parametrize("change", ["time", "size", "new", "gone", "folder", "manifest"])
+@pytest.mark.parametrize("change", ["time", "size", "mode", "new", "gone", "folder", "manifest"])
 def test_what_may_have_changed_is_hashed(image: Image, change: str) -> None:
     place = image.root / "lib" / "six.py"
     if change in ("size", "time"):
         place.write_text("six=7" if change == "time" else "six = 6")
     if change == "size":
         os.utime(place, ns=(entry.IMAGE_TIME, entry.IMAGE_TIME))
+    if change == "mode":
+        place.chmod(0o644)
     if change == "new":
         (image.root / "lib" / "five.py").touch()
     if change in ("gone", "folder"):
