@@ -16,7 +16,6 @@ import math
 import shutil
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -198,10 +197,13 @@ class Waiting:
         """Answer after a while, or, as what holds, listens or watches, go on until the end."""
         self._world.calls += 1
         world = self._world
-        if not isinstance(stdin, str):  # the holder of the lock, which reads to the end
-            reading = threading.Thread(target=deque, args=(stdin, 0), daemon=True)
-            reading.start()
-            return Answer(lambda: _result(argv, "held\n"), lambda: not reading.is_alive())
+        if not isinstance(stdin, str):  # the holder of the lock, which says again what it hears
+            heard = ["held\n"]
+            hearing = threading.Thread(
+                target=lambda: heard.extend(part.decode() for part in stdin), daemon=True
+            )
+            hearing.start()
+            return Answer(lambda: _result(argv, "".join(heard)), lambda: not hearing.is_alive())
         request = json.loads(stdin.partition("\n")[2])
         if request["op"] == "attest":
             return Answer(
