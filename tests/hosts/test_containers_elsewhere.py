@@ -59,7 +59,7 @@ def project(
 ) -> Iterator[Several]:
     """The project on this machine; nothing of it was ever started."""
     alpha = machine_yard.network.gateway
-    made = Several(tmp_path_factory.mktemp("elsewhere"), name="elsewhere", head=alpha, port=33000)
+    made = Several(tmp_path_factory.mktemp("elsewhere"), name="elsewhere", head=alpha, port=29000)
     text = HEAD.format(name=made.name, port=made.port)
     addresses = {"alpha": alpha, "beta": beta.address}
     made.file.write_text(text + FILE.format(**addresses), encoding="utf-8")

@@ -101,8 +101,8 @@ def test_check_finds_nothing_wrong_with_what_runs(up: Mixed) -> None:
     said = json.loads(up.ok("check", "--json"))
     assert said["ok"]
     assert {f["level"] for f in said["findings"]} <= {"ok", "warn"}
-    # What the machine may lack: its limit of open files, and a third CPU.
-    own = ("cpu", "nofile")
+    # What the machine may lack, and clusters of other tests beside this one.
+    own = ("cpu", "nofile", "stale-ray")
     wrong = [f for f in said["findings"] if f["level"] == "warn" and f["id"] not in own]
     assert wrong == []
 

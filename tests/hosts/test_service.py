@@ -58,7 +58,7 @@ def project(
     machine_yard: Yard, beta: Machine, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Several]:
     alpha = machine_yard.network.gateway
-    made = Several(tmp_path_factory.mktemp("served"), name="served", head=alpha, port=33000)
+    made = Several(tmp_path_factory.mktemp("served"), name="served", head=alpha, port=29500)
     text = HEAD.format(name="served", port=made.port)
     made.file.write_text(text + FILE.format(alpha=alpha, beta=beta.address), encoding="utf-8")
     with installed(machine_yard.ssh_config(Entry(beta))):
