@@ -130,7 +130,7 @@ def made(folder: Path) -> Iterator[Made]:
     with yard() as here:
         alpha, beta = here.network.gateway, here.machine("beta", shm="2g")
         gamma = here.machine("gamma", shm="2g", users=[anna], ports=(2222,))
-        project = Several(folder, name="several", head=alpha, port=32000)
+        project = Several(folder, name="several", head=alpha, port=30000)
         text = HEAD.format(name="several", port=project.port)
         text += THREE_HOSTS.format(alpha=alpha, beta=beta.address, gamma=gamma.address)
         project.file.write_text(text, encoding="utf-8")
