@@ -236,7 +236,7 @@ class Waiting:
             own["platform"] = {**seen["platform"], "hostname": node.host, "time": time.time()}
             where = [node.address]
             own["address"] = {"address": node.address, "resolved": where, "own": where}
-            own["address"]["outgoing"] = where
+            own["address"] |= {"outgoing": where, "default": ""}
             unknown = dict(self._world.seen["unknown"])
             return {**self._world.seen, "facts": {**seen, **own}, "unknown": unknown}
         if request["op"] == "find":
