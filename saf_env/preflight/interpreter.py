@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from saf_env.plan.fingerprint import actual_build
-from saf_env.preflight.base import Case, Check, Verdict, damages, fail, listed, ok, warn
+from saf_env.preflight.base import (
+    Case,
+    Check,
+    UnknownFactError,
+    Verdict,
+    damages,
+    fail,
+    listed,
+    ok,
+    warn,
+)
 
 _REBUILD = "run `saf-env check --fix`, which makes the environment anew"
 
@@ -72,7 +82,7 @@ def python_intact(case: Case) -> Verdict:
     marker = environment["marker"] or {}
     noted = marker.get("interpreter_digest")
     if noted and case.fact("interpreter")["digest"] != noted:
-        return ok("not compared: it is another interpreter, as python-build tells")
+        raise UnknownFactError("it is another interpreter, as python-build tells")
     if "python_files" not in case.facts["facts"]:
         reason = case.facts["unknown"].get("python_files", "")
         return fail("the library cannot be compared with its manifest", reason, _REBUILD)

@@ -30,7 +30,7 @@ from tests.projects import Project
 CLUSTER = """
 [cluster]
 name = "drift"
-port = 24000
+port = 27000
 ports_per_node = 32
 [python]
 version = ">=3.11,<3.14"
@@ -58,7 +58,7 @@ memory = "256MiB"
 object_store_memory = "100MiB"
 """
 
-PORT = 24000
+PORT = 27000
 
 Make = Callable[["Change"], "str | None"]
 Facts = dict[str, dict[str, Any]]

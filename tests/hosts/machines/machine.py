@@ -111,7 +111,7 @@ class Machine:
         self._init = int(pid.read_text(encoding="ascii"))
         pid.unlink()
         self.network.plug(self.number, self._init, internet=self.internet)
-        self._wait(Path(f"/proc/{self._init}/root/run/booted").exists)
+        self._wait(self.outside("/run/booted").exists)
         for port in self.ports:
             self._wait(functools.partial(answers, self.address, port))
 

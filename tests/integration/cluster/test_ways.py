@@ -24,7 +24,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="macOS has one s
 
 ADDRESSES = {"alpha": "127.0.0.2", "beta": "127.0.0.3", "gamma": "127.0.0.4"}
 NODES = [
-    make_node("head" if host == "alpha" else host, 24600 + 100 * i, host=host, address=address)
+    make_node("head" if host == "alpha" else host, 25000 + 100 * i, host=host, address=address)
     for i, (host, address) in enumerate(ADDRESSES.items())
 ]
 HOSTS = Hosts(

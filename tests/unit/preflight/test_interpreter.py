@@ -29,7 +29,8 @@ def test_the_library_of_another_interpreter_is_not_told_on_top() -> None:
     node = make_node("head", 6380)
     facts = changed(make_facts(node), "interpreter.digest", "0" * 64)
     facts = changed(facts, "python_files.missing", [50, ["os.py"]])
-    assert verdict("python-intact", facts, node).level == "ok"
+    found = verdict("python-intact", facts, node)
+    assert (found.level, "python-build" in found.evidence) == ("skip", True)
     assert verdict("python-build", facts, node).level == "fail"
 
 
